@@ -1,0 +1,96 @@
+/**
+ * Every limit of the mesh, each with its unit in the name and its reason beside it.
+ * Nothing here is tuned by users: these bound what the other side can make us hold or do.
+ */
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export const limits = {
+  // Signaling
+  /** An SDP is 1 to 4 KiB; sixteen leaves room for many candidates and none for payloads. */
+  maxSdpBytes: 16 * KiB,
+  /** One ICE candidate line. */
+  maxCandidateBytes: 1 * KiB,
+  /** A device with 64 services and capabilities and its chain fits in 64 KiB. */
+  maxSignalingMessageBytes: 64 * KiB,
+  /** Offer, answer, end, and candidates of many interfaces. A data channel it is not. */
+  maxSignalsPerIntroduction: 96,
+  /** An introduction is used at once or never. */
+  ticketLifetimeMs: 60_000,
+  maxServices: 64,
+  maxCapabilities: 64,
+  /** Sign-in is two round trips. */
+  signInTimeoutMs: 10_000,
+  signalingPingMs: 10_000,
+  /** Two pings missed. */
+  signalingDeadMs: 25_000,
+
+  // Tokens and chains
+  /** A setup token with records, grant and key is about 1.5 KiB. */
+  maxTokenBytes: 16 * KiB,
+  /** Owner records after rotations; more than this many secrets did not leak. */
+  maxOwnerRecords: 32,
+  /** How long a claimed chain serves until an owner device signs a membership. */
+  provisionalMs: 7 * 24 * 3600_000,
+  browserMembershipMs: 30 * 24 * 3600_000,
+  maxMembershipBytes: 32 * KiB,
+  maxRevocations: 10_000,
+  /** Sign-in links are read off a terminal and clicked. */
+  signInLinkMs: 10 * 60_000,
+  /** Clocks of home devices drift; more than this is told by doctor. */
+  clockSkewMs: 5 * 60_000,
+
+  // Proof
+  /** A failed binding is silent on the listener's side, so it ends by time. */
+  proofTimeoutMs: 5_000,
+  /** Noise XX needs about 400 bytes. */
+  maxProofBytes: 4 * KiB,
+  /** Chain, record and revocation head. */
+  maxHelloBytes: 64 * KiB,
+  maxHalfOpenProofs: 64,
+  maxHalfOpenProofsPerPeer: 4,
+  /** ICE and DTLS on a slow line, TURN included. */
+  connectTimeoutMs: 15_000,
+  /** Keys of a sealed carrier are renewed (DESIGN: every hour). */
+  sealRenewMs: 3600_000,
+
+  // Session
+  /** 64 KiB data-channel messages are best on every engine; above, werift's send throws. */
+  maxCarrierMessageBytes: 64 * KiB,
+  /** DATA frames may fill a message; control frames never need more than a header block. */
+  maxFrameBytes: 64 * KiB,
+  /** Names a service or a query; heads of requests follow as data. */
+  maxOpenHeaderBytes: 4 * KiB,
+  /** Credit of one stream: enough for 64 MB/s at 60 ms. */
+  streamWindowBytes: 4 * MiB,
+  sessionWindowBytes: 8 * MiB,
+  /** What every open stream may always send, so that unread streams never block the others. */
+  streamMinimumBytes: 16 * KiB,
+  /** Written but not acknowledged; a full buffer stops the sender. */
+  replayBytes: 8 * MiB,
+  ackEveryBytes: 256 * KiB,
+  ackDelayMs: 25,
+  maxStreams: 1024,
+  /** 4,096 requests a second in bursts; an abuser is cut, a benchmark is not. */
+  maxOpensPerSecond: 100_000,
+  maxResetsPerSecond: 20_000,
+  maxControlFramesPerSecond: 200_000,
+  /** Silence after which we ping. */
+  pingAfterMs: 1_200,
+  /** Silence after which the carrier is dead. */
+  deadAfterMs: 4_000,
+  /** How long a session without streams is kept warm. */
+  idleSessionMs: 5 * 60_000,
+  /** New requests to a peer whose carrier is gone. */
+  openTimeoutMs: 5_000,
+  closeDrainMs: 2_000,
+
+  // Proxy
+  /** 64 KiB header fields must pass; request line and the others come on top. */
+  maxHttpHeadBytes: 96 * KiB,
+  responseHeadTimeoutMs: 30_000,
+  serviceConnectTimeoutMs: 5_000,
+  healthIntervalMs: 15_000,
+  healthTimeoutMs: 5_000,
+} as const;
