@@ -1,0 +1,41 @@
+/** The field types that several messages and signed objects share, each with its limit. */
+
+import * as z from 'zod/mini';
+
+/** libp2p PeerId of an Ed25519 key in base58. */
+export const peerIdField = z.string().check(z.regex(/^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/));
+/** `own_` and the SHA-256 of the first owner record, base64url. */
+export const ownerIdField = z.string().check(z.regex(/^own_[A-Za-z0-9_-]{43}$/));
+/** 32 bytes, base64url. */
+export const key32Field = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/));
+/** An Ed25519 signature, base64url. */
+export const signatureField = z.string().check(z.regex(/^[A-Za-z0-9_-]{86}$/));
+/** Compact JWS. */
+export const jwsField = z
+  .string()
+  .check(z.maxLength(8192), z.regex(/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/));
+/** 16 bytes or more of randomness, base64url. */
+export const nonceField = z.string().check(z.regex(/^[A-Za-z0-9_-]{22,64}$/));
+/** Seconds since 1970, as in JWT. */
+export const timeField = z.int().check(z.nonnegative());
+/** Devices and services: one DNS label, no `--` (it separates labels in app origins), no punycode. */
+export const namePattern = /^(?!xn)[a-z0-9](-?[a-z0-9]){0,30}$/;
+export const nameField = z.string().check(z.regex(namePattern));
+/** `tasks`, `llm.chat`, `proxy.http`. */
+export const protocolField = z.string().check(z.regex(/^[a-z0-9]+([.-][a-z0-9]+){0,7}$/), z.maxLength(64));
+/** Exact version of a capability (semver 2.0.0). */
+export const versionField = z
+  .string()
+  .check(z.maxLength(64), z.regex(/^\d{1,9}\.\d{1,9}\.\d{1,9}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/));
+/** Semver range; parsed by whoever matches. */
+export const rangeField = z.string().check(z.maxLength(128));
+
+export const serviceType = z.enum(['http', 'tcp']);
+export const serviceField = z.object({ name: nameField, type: serviceType });
+export const capabilityField = z.object({ protocol: protocolField, version: versionField });
+
+/** Version and critical extensions, in every signed object. Only version 1 without extensions is known. */
+export const signedFields = {
+  v: z.int(),
+  crit: z.array(z.string().check(z.maxLength(64))).check(z.maxLength(16)),
+};

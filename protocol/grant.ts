@@ -1,0 +1,271 @@
+/**
+ * Setup tokens: a grant signed by an owner, and the one-time key with which it is redeemed. Redeeming is two
+ * signatures: the one-time key over the redeemer, the redeemer over the grant. Neither signaling nor whoever
+ * watches can make one of them. Single use and expiry are signaling's to enforce, with a receipt.
+ */
+
+import * as z from 'zod/mini';
+import type { Bytes } from './bytes.ts';
+import { equalBytes, fromBase64Url, randomBytes, toBase64Url, utf8 } from './bytes.ts';
+import { decodeJson, encodeJson } from './codec.ts';
+import { MeshError } from './errors.ts';
+import {
+  key32Field,
+  nonceField,
+  ownerIdField,
+  peerIdField,
+  signatureField,
+  signedFields,
+  timeField,
+} from './fields.ts';
+import type { SigningKey } from './identity.ts';
+import { SignatureLabel, publicKeyOf, signLabelled, signingKeyFromSeed, verifyLabelled } from './identity.ts';
+import { limits } from './limits.ts';
+import type { Owner, OwnerKeys } from './owner.ts';
+import { ownerRecordsField, verifyOwnerRecords } from './owner.ts';
+import type { Rights } from './rights.ts';
+import { rightsSchema } from './rights.ts';
+import { hashObject, peekObject, signObject, verifyObject } from './signed-object.ts';
+
+export const grantSchema = z.object({
+  ...signedFields,
+  jti: nonceField,
+  /** The owner who grants, and the epoch of the key that signs. */
+  iss: ownerIdField,
+  epoch: z.int().check(z.nonnegative()),
+  /** `enroll`: a device or browser of the owner's own. `co-own`: another owner may use `cocoon`. */
+  scope: z.enum(['enroll', 'co-own']),
+  rights: rightsSchema,
+  iat: timeField,
+  nbf: timeField,
+  /** End of the token: it cannot be redeemed later. */
+  exp: timeField,
+  /** End of the right that comes from it; without it the right does not end by itself. */
+  until: z.optional(timeField),
+  /** Ed25519 public key whose private half is in the token only. */
+  one_time_key: key32Field,
+  /** The key with which signaling must sign the receipt. */
+  receipt_key: key32Field,
+  /** WebSocket URL of that signaling server. */
+  signaling: z.string().check(z.maxLength(512)),
+  /** co-own only: the device it is about. */
+  cocoon: z.optional(peerIdField),
+});
+export type Grant = z.infer<typeof grantSchema>;
+
+const setupTokenSchema = z.object({
+  records: ownerRecordsField,
+  grant: z.string(),
+  /** Seed of the one-time key. */
+  key: key32Field,
+});
+
+/** A token as its redeemer holds it. */
+export interface SetupToken {
+  readonly owner: Owner;
+  readonly grant: Grant;
+  readonly grantJws: string;
+  readonly oneTimeKey: SigningKey;
+}
+
+const receiptSchema = z.object({
+  ...signedFields,
+  jti: nonceField,
+  /** PeerId (enroll) or owner id (co-own) of the first redeemer. */
+  redeemer: z.string().check(z.maxLength(80)),
+  iat: timeField,
+});
+export type Receipt = z.infer<typeof receiptSchema>;
+
+/** What the redeemer sends to signaling. */
+export const redemptionSchema = z.object({
+  records: ownerRecordsField,
+  grant: z.string().check(z.maxLength(8192)),
+  redeemer: z.union([peerIdField, ownerIdField]),
+  /** By the one-time key, over the redeemer and the grant's hash. */
+  one_time_signature: signatureField,
+  /** By the redeemer's key, over the grant's hash: nobody is attached to an owner unwillingly. */
+  acceptance: signatureField,
+});
+export type Redemption = z.infer<typeof redemptionSchema>;
+
+const tokenPrefix = 'cocoon-token-1.';
+
+export interface GrantTerms {
+  readonly scope: Grant['scope'];
+  readonly rights: Rights;
+  /** Seconds since 1970. */
+  readonly now: number;
+  readonly expires: number;
+  readonly until?: number;
+  readonly signaling: string;
+  readonly receiptKey: Uint8Array;
+  readonly cocoon?: string;
+}
+
+/** Makes a setup token. Only a holder of the secret can. */
+export async function createSetupToken(
+  owner: OwnerKeys,
+  terms: GrantTerms,
+): Promise<{ token: string; jti: string }> {
+  const oneTimeSeed = randomBytes(32);
+  const oneTimeKey = await signingKeyFromSeed(oneTimeSeed);
+  const jti = toBase64Url(randomBytes(16));
+  const grant = await signObject(
+    'grant',
+    grantSchema,
+    {
+      v: 1,
+      crit: [],
+      jti,
+      iss: owner.id,
+      epoch: owner.epoch,
+      scope: terms.scope,
+      rights: terms.rights,
+      iat: terms.now,
+      nbf: terms.now,
+      exp: terms.expires,
+      ...(terms.until === undefined ? {} : { until: terms.until }),
+      one_time_key: toBase64Url(oneTimeKey.publicKey),
+      receipt_key: toBase64Url(terms.receiptKey),
+      signaling: terms.signaling,
+      ...(terms.cocoon === undefined ? {} : { cocoon: terms.cocoon }),
+    },
+    owner.key,
+  );
+  const body = encodeJson(setupTokenSchema, { records: owner.records, grant, key: toBase64Url(oneTimeSeed) });
+  return { token: tokenPrefix + toBase64Url(utf8(body)), jti };
+}
+
+/**
+ * Reads a token and checks everything that needs no other party: form, signature, one-time key. Dates are
+ * signaling's to judge, by its own clock.
+ * @throws MeshError token_malformed | token_invalid | unknown_constraint
+ */
+export async function readSetupToken(text: string): Promise<SetupToken> {
+  const trimmed = text.trim();
+  if (!trimmed.startsWith(tokenPrefix) || trimmed.length > limits.maxTokenBytes)
+    throw new MeshError('token_malformed');
+  let body;
+  try {
+    body = decodeJson(
+      setupTokenSchema,
+      fromBase64Url(trimmed.slice(tokenPrefix.length)),
+      limits.maxTokenBytes,
+    );
+  } catch (cause) {
+    throw new MeshError('token_malformed', undefined, { cause });
+  }
+  const { owner, grant } = await verifyGrant(body.records, body.grant);
+  const oneTimeKey = await signingKeyFromSeed(fromBase64Url(body.key));
+  if (!equalBytes(oneTimeKey.publicKey, fromBase64Url(grant.one_time_key)))
+    throw new MeshError('token_invalid', 'The key in the setup token is not the one it was made with');
+  return { owner, grant, grantJws: body.grant, oneTimeKey };
+}
+
+/** @throws MeshError token_invalid | unknown_constraint */
+export async function verifyGrant(
+  records: readonly string[],
+  grantJws: string,
+): Promise<{ owner: Owner; grant: Grant }> {
+  try {
+    const owner = await verifyOwnerRecords([...records]);
+    const grant = await verifyObject('grant', grantSchema, grantJws, owner.publicKey);
+    if (grant.iss !== owner.id || grant.epoch !== owner.epoch)
+      throw new MeshError('token_invalid', 'The setup token is not of the owner it names');
+    if ((grant.scope === 'co-own') !== (grant.cocoon !== undefined))
+      throw new MeshError('token_invalid', 'The setup token does not say which device it is about');
+    return { owner, grant };
+  } catch (cause) {
+    if (cause instanceof MeshError && cause.code === 'unknown_constraint') throw cause;
+    throw new MeshError('token_invalid', undefined, { cause });
+  }
+}
+
+/** The two signatures. `redeemer` signs with the key that its id names. */
+export async function redeem(
+  token: SetupToken,
+  redeemer: SigningKey,
+  redeemerId: string,
+): Promise<Redemption> {
+  const grantHash = await hashObject(token.grantJws);
+  const oneTime = await signLabelled(
+    token.oneTimeKey,
+    SignatureLabel.redeemOneTime,
+    utf8(redeemerId),
+    grantHash,
+  );
+  const acceptance = await signLabelled(redeemer, SignatureLabel.redeemAccept, grantHash);
+  return {
+    records: token.owner.records,
+    grant: token.grantJws,
+    redeemer: redeemerId,
+    one_time_signature: toBase64Url(oneTime),
+    acceptance: toBase64Url(acceptance),
+  };
+}
+
+/**
+ * Checks grant and both signatures; dates are the caller's matter.
+ * @param redeemerKey of the redeemer; by default the key inside its PeerId
+ * @throws MeshError token_invalid | unknown_constraint
+ */
+export async function verifyRedemption(
+  redemption: Redemption,
+  redeemerKey: Bytes = publicKeyOf(redemption.redeemer),
+): Promise<{ owner: Owner; grant: Grant }> {
+  const { owner, grant } = await verifyGrant(redemption.records, redemption.grant);
+  const grantHash = await hashObject(redemption.grant);
+  try {
+    await verifyLabelled(
+      fromBase64Url(grant.one_time_key),
+      fromBase64Url(redemption.one_time_signature),
+      SignatureLabel.redeemOneTime,
+      utf8(redemption.redeemer),
+      grantHash,
+    );
+    await verifyLabelled(
+      redeemerKey,
+      fromBase64Url(redemption.acceptance),
+      SignatureLabel.redeemAccept,
+      grantHash,
+    );
+  } catch (cause) {
+    throw new MeshError('token_invalid', 'The setup token was not redeemed by its holder', { cause });
+  }
+  return { owner, grant };
+}
+
+/** Signaling's word that this redeemer was the first, and when. */
+export async function signReceipt(
+  key: SigningKey,
+  content: { jti: string; redeemer: string; now: number },
+): Promise<string> {
+  const payload = { v: 1, crit: [], jti: content.jti, redeemer: content.redeemer, iat: content.now };
+  return signObject('receipt', receiptSchema, payload, key);
+}
+
+/** @throws MeshError token_invalid */
+export async function verifyReceipt(receiptJws: string, grant: Grant, redeemer: string): Promise<Receipt> {
+  try {
+    const receipt = await verifyObject(
+      'receipt',
+      receiptSchema,
+      receiptJws,
+      fromBase64Url(grant.receipt_key),
+    );
+    if (receipt.jti !== grant.jti || receipt.redeemer !== redeemer)
+      throw new MeshError('token_invalid', 'The receipt is for another redemption');
+    if (receipt.iat < grant.nbf || receipt.iat > grant.exp)
+      throw new MeshError('token_expired', 'The setup token was not valid when it was redeemed');
+    return receipt;
+  } catch (cause) {
+    if (cause instanceof MeshError && cause.code === 'token_expired') throw cause;
+    throw new MeshError('token_invalid', undefined, { cause });
+  }
+}
+
+/** Reads a grant whose signature was checked before. */
+export function peekGrant(grantJws: string): Grant {
+  return peekObject('grant', grantSchema, grantJws);
+}

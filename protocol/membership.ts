@@ -1,0 +1,169 @@
+/**
+ * The proof that a peer belongs to an owner: either a membership signed by the owner, or, for the first days,
+ * the chain of a redeemed token. Whoever meets a peer verifies this by itself; nobody's word is needed.
+ */
+
+import * as z from 'zod/mini';
+import { fromBase64Url } from './bytes.ts';
+import { MeshError } from './errors.ts';
+import {
+  jwsField,
+  key32Field,
+  nonceField,
+  ownerIdField,
+  peerIdField,
+  signedFields,
+  timeField,
+} from './fields.ts';
+import { redemptionSchema, verifyReceipt, verifyRedemption } from './grant.ts';
+import { limits } from './limits.ts';
+import type { OwnerKeys } from './owner.ts';
+import { ownerRecordsField, verifyOwnerRecords } from './owner.ts';
+import type { Rights } from './rights.ts';
+import { rightsSchema } from './rights.ts';
+import { peekObject, signObject, verifyObject } from './signed-object.ts';
+
+export const membershipSchema = z.object({
+  ...signedFields,
+  iss: ownerIdField,
+  epoch: z.int().check(z.nonnegative()),
+  /** Rises with each membership an owner signs for this device; the highest one counts. */
+  serial: z.int().check(z.nonnegative()),
+  /** The device. */
+  sub: peerIdField,
+  rights: rightsSchema,
+  iat: timeField,
+  /** Absent: until revoked. */
+  exp: z.optional(timeField),
+  /** The token it came from, if any; revoking the token ends it. */
+  jti: z.optional(nonceField),
+  /** SHA-256 of the LAN discovery key, which travels beside the membership and never in it. */
+  discovery_key_hash: key32Field,
+});
+export type Membership = z.infer<typeof membershipSchema>;
+
+/** What a peer shows in HELLO and at sign-in. */
+export const membershipProofSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('membership'), records: ownerRecordsField, membership: jwsField }),
+  z.object({ kind: z.literal('claim'), redemption: redemptionSchema, receipt: jwsField }),
+]);
+export type MembershipProof = z.infer<typeof membershipProofSchema>;
+
+/** What a verified proof says. */
+export interface ProvenMembership {
+  readonly owner: string;
+  readonly epoch: number;
+  readonly peerId: string;
+  readonly rights: Rights;
+  /** Seconds since 1970, or null when it does not end by itself. */
+  readonly expires: number | null;
+  /** The token behind it, or null. */
+  readonly jti: string | null;
+  readonly serial: number;
+  /** True for a chain that no owner device has confirmed yet. */
+  readonly provisional: boolean;
+}
+
+export interface MembershipTerms {
+  readonly peerId: string;
+  readonly serial: number;
+  readonly rights: Rights;
+  readonly now: number;
+  readonly expires?: number;
+  readonly jti?: string;
+}
+
+/** Only a holder of the secret can sign one. */
+export async function signMembership(owner: OwnerKeys, terms: MembershipTerms): Promise<MembershipProof> {
+  const { discoveryKeyHash } = await verifyOwnerRecords(owner.records);
+  const membership = await signObject(
+    'membership',
+    membershipSchema,
+    {
+      v: 1,
+      crit: [],
+      iss: owner.id,
+      epoch: owner.epoch,
+      serial: terms.serial,
+      sub: terms.peerId,
+      rights: terms.rights,
+      iat: terms.now,
+      ...(terms.expires === undefined ? {} : { exp: terms.expires }),
+      ...(terms.jti === undefined ? {} : { jti: terms.jti }),
+      discovery_key_hash: discoveryKeyHash,
+    },
+    owner.key,
+  );
+  return { kind: 'membership', records: owner.records, membership };
+}
+
+/**
+ * @param peerId the proven peer that shows it
+ * @param now seconds since 1970
+ * @throws MeshError membership_invalid | membership_expired | unknown_constraint
+ */
+export async function verifyMembership(
+  proof: MembershipProof,
+  peerId: string,
+  now: number,
+): Promise<ProvenMembership> {
+  const proven = await verifyChain(proof);
+  if (proven.peerId !== peerId)
+    throw new MeshError('membership_invalid', 'The membership belongs to another device');
+  if (proven.expires !== null && proven.expires <= now) throw new MeshError('membership_expired');
+  return proven;
+}
+
+async function verifyChain(proof: MembershipProof): Promise<ProvenMembership> {
+  try {
+    return proof.kind === 'membership' ? await verifySigned(proof) : await verifyClaim(proof);
+  } catch (cause) {
+    if (cause instanceof MeshError && cause.code === 'unknown_constraint') throw cause;
+    throw new MeshError('membership_invalid', undefined, { cause });
+  }
+}
+
+async function verifySigned(proof: MembershipProof & { kind: 'membership' }): Promise<ProvenMembership> {
+  const owner = await verifyOwnerRecords(proof.records);
+  const membership = await verifyObject('membership', membershipSchema, proof.membership, owner.publicKey);
+  if (membership.iss !== owner.id || membership.epoch !== owner.epoch)
+    throw new MeshError('membership_invalid', 'The membership is of another owner or epoch');
+  return {
+    owner: owner.id,
+    epoch: owner.epoch,
+    peerId: membership.sub,
+    rights: membership.rights,
+    expires: membership.exp ?? null,
+    jti: membership.jti ?? null,
+    serial: membership.serial,
+    provisional: false,
+  };
+}
+
+async function verifyClaim(proof: MembershipProof & { kind: 'claim' }): Promise<ProvenMembership> {
+  const { owner, grant } = await verifyRedemption(proof.redemption);
+  if (grant.scope !== 'enroll')
+    throw new MeshError('membership_invalid', 'Only an enrolled device is a member');
+  const receipt = await verifyReceipt(proof.receipt, grant, proof.redemption.redeemer);
+  const provisionalEnd = receipt.iat + limits.provisionalMs / 1000;
+  return {
+    owner: owner.id,
+    epoch: owner.epoch,
+    peerId: proof.redemption.redeemer,
+    rights: grant.rights,
+    expires: Math.min(provisionalEnd, grant.until ?? provisionalEnd),
+    jti: grant.jti,
+    serial: 0,
+    provisional: true,
+  };
+}
+
+/** Reads a membership whose signature was checked before. */
+export function peekMembership(membershipJws: string): Membership {
+  return peekObject('membership', membershipSchema, membershipJws);
+}
+
+/** Does the discovery key that came beside a membership fit it? */
+export function discoveryKeyHashOf(membershipJws: string): Uint8Array {
+  return fromBase64Url(peekMembership(membershipJws).discovery_key_hash);
+}

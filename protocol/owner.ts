@@ -1,0 +1,173 @@
+/**
+ * Owners: a secret, the keys that come from it, and the owner records that name an owner across rotations.
+ * The name is the hash of the first record's payload, so it never changes while keys do.
+ */
+
+import * as z from 'zod/mini';
+import type { Bytes } from './bytes.ts';
+import { concat, equalBytes, fromBase64Url, randomBytes, sha256, toBase64Url, utf8 } from './bytes.ts';
+import { MeshError } from './errors.ts';
+import { key32Field, signedFields } from './fields.ts';
+import type { SigningKey } from './identity.ts';
+import { signingKeyFromSeed } from './identity.ts';
+import { limits } from './limits.ts';
+import { hashObject, peekObject, signObject, verifyObject } from './signed-object.ts';
+
+const ownerRecordSchema = z.object({
+  ...signedFields,
+  /** Ed25519 public key that signs grants, memberships and revocations of this epoch. */
+  key: key32Field,
+  /** 0 for the first record, then one more with each rotation. */
+  epoch: z.int().check(z.nonnegative(), z.lt(1_000_000)),
+  /** SHA-256 of the public key that may sign the next record. */
+  recovery_key_hash: key32Field,
+  /** SHA-256 of the key that LAN discovery uses. */
+  discovery_key_hash: key32Field,
+  /** From epoch 1: the recovery key itself, whose hash the previous record has. */
+  recovery_key: z.optional(key32Field),
+  /** From epoch 1: SHA-256 of the previous record. */
+  previous: z.optional(key32Field),
+});
+export type OwnerRecord = z.infer<typeof ownerRecordSchema>;
+
+/** Compact JWS of each record, epoch 0 first. */
+export const ownerRecordsField = z
+  .array(z.string().check(z.maxLength(2048)))
+  .check(z.minLength(1), z.maxLength(limits.maxOwnerRecords));
+export type OwnerRecords = z.infer<typeof ownerRecordsField>;
+
+/** What a holder of the secret has. */
+export interface OwnerSecret {
+  readonly seed: Bytes;
+  readonly recoveryKeyHash: Bytes;
+}
+
+export interface OwnerKeys {
+  readonly id: string;
+  readonly key: SigningKey;
+  readonly discoveryKey: Bytes;
+  readonly records: OwnerRecords;
+  readonly epoch: number;
+}
+
+/** A verified list of records, by its newest. */
+export interface Owner {
+  readonly id: string;
+  readonly epoch: number;
+  readonly publicKey: Bytes;
+  /** Base64url, of the newest record. */
+  readonly discoveryKeyHash: string;
+  readonly records: OwnerRecords;
+}
+
+const secretPrefix = 'cocoon-secret-1.';
+const recoveryPrefix = 'cocoon-recovery-1.';
+
+/** A fresh secret, and the recovery code that is shown once and stored nowhere. */
+export async function createOwnerSecret(): Promise<{ secret: OwnerSecret; recoveryCode: string }> {
+  const recoverySeed = randomBytes(32);
+  const recoveryKey = await signingKeyFromSeed(recoverySeed);
+  const secret = { seed: randomBytes(32), recoveryKeyHash: await sha256(recoveryKey.publicKey) };
+  return { secret, recoveryCode: await sealText(recoveryPrefix, recoverySeed) };
+}
+
+/** The keys and the first record of a secret: the same on every device that holds it. */
+export async function ownerKeys(secret: OwnerSecret): Promise<OwnerKeys> {
+  const key = await signingKeyFromSeed(await derive(secret.seed, 'cocoon/owner-key/1'));
+  const discoveryKey = await derive(secret.seed, 'cocoon/discovery-key/1');
+  const record = await signObject(
+    'owner-record',
+    ownerRecordSchema,
+    {
+      v: 1,
+      crit: [],
+      key: toBase64Url(key.publicKey),
+      epoch: 0,
+      recovery_key_hash: toBase64Url(secret.recoveryKeyHash),
+      discovery_key_hash: toBase64Url(await sha256(discoveryKey)),
+    },
+    key,
+  );
+  const records = [record];
+  const { id, epoch } = await verifyOwnerRecords(records);
+  return { id, key, discoveryKey, records, epoch };
+}
+
+/**
+ * Follows the records from the first to the newest.
+ * @throws MeshError membership_invalid and those of verifyObject
+ */
+export async function verifyOwnerRecords(records: OwnerRecords): Promise<Owner> {
+  let id = '';
+  let previous: { record: OwnerRecord; hash: string } | undefined;
+  for (const jws of records) {
+    const record = peekObject('owner-record', ownerRecordSchema, jws);
+    const signer = previous ? await successor(previous, record) : first(record);
+    await verifyObject('owner-record', ownerRecordSchema, jws, signer);
+    previous = { record, hash: toBase64Url(await hashObject(jws)) };
+    if (id === '') id = await ownerIdOf(jws);
+  }
+  if (!previous) throw new MeshError('membership_invalid', 'There is no owner record');
+  const { epoch, key, discovery_key_hash: discoveryKeyHash } = previous.record;
+  return { id, epoch, publicKey: fromBase64Url(key), discoveryKeyHash, records };
+}
+
+function first(record: OwnerRecord): Bytes {
+  if (record.epoch !== 0 || record.previous !== undefined || record.recovery_key !== undefined)
+    throw new MeshError('membership_invalid', 'The first owner record is not of epoch 0');
+  return fromBase64Url(record.key);
+}
+
+async function successor(
+  previous: { record: OwnerRecord; hash: string },
+  record: OwnerRecord,
+): Promise<Bytes> {
+  const recoveryKey = fromBase64Url(record.recovery_key ?? '');
+  const expected = fromBase64Url(previous.record.recovery_key_hash);
+  if (record.epoch !== previous.record.epoch + 1 || record.previous !== previous.hash)
+    throw new MeshError('membership_invalid', 'An owner record does not follow the one before');
+  if (!equalBytes(await sha256(recoveryKey), expected))
+    throw new MeshError('membership_invalid', 'An owner record is not signed by the recovery key');
+  return recoveryKey;
+}
+
+/** The payload alone is hashed: a record signed twice names the same owner. */
+async function ownerIdOf(firstRecord: string): Promise<string> {
+  return `own_${toBase64Url(await sha256(fromBase64Url(firstRecord.split('.')[1] ?? '')))}`;
+}
+
+/** What `cocoon secret show` prints. */
+export async function secretToText(secret: OwnerSecret): Promise<string> {
+  return sealText(secretPrefix, concat(secret.seed, secret.recoveryKeyHash));
+}
+
+/** @throws MeshError key_corrupt saying what is wrong */
+export async function secretFromText(text: string): Promise<OwnerSecret> {
+  const bytes = await openText(secretPrefix, text.trim(), 64, 'secret');
+  return { seed: bytes.slice(0, 32), recoveryKeyHash: bytes.slice(32) };
+}
+
+async function sealText(prefix: string, bytes: Uint8Array): Promise<string> {
+  return prefix + toBase64Url(concat(bytes, (await sha256(bytes)).slice(0, 4)));
+}
+
+async function openText(prefix: string, text: string, length: number, what: string): Promise<Bytes> {
+  if (!text.startsWith(prefix)) throw new MeshError('key_corrupt', `A ${what} starts with ${prefix}`);
+  let bytes: Bytes;
+  try {
+    bytes = fromBase64Url(text.slice(prefix.length));
+  } catch {
+    throw new MeshError('key_corrupt', `The ${what} has characters that do not belong there`);
+  }
+  if (bytes.length !== length + 4) throw new MeshError('key_corrupt', `The ${what} is not complete`);
+  const body = bytes.slice(0, length);
+  if (!equalBytes((await sha256(body)).slice(0, 4), bytes.slice(length)))
+    throw new MeshError('key_corrupt', `The ${what} has a typing error`);
+  return body;
+}
+
+async function derive(seed: Bytes, info: string): Promise<Bytes> {
+  const key = await crypto.subtle.importKey('raw', seed, 'HKDF', false, ['deriveBits']);
+  const parameters = { name: 'HKDF', hash: 'SHA-256', salt: new Uint8Array(), info: utf8(info) };
+  return new Uint8Array(await crypto.subtle.deriveBits(parameters, key, 256));
+}

@@ -1,0 +1,34 @@
+/**
+ * What two peers say to each other before any stream is open: HELLO. It travels as one frame under Noise, so
+ * nothing in it can be changed or read on the way. Protocols on streams declare their own headers.
+ */
+
+import * as z from 'zod/mini';
+import { jwsField, nonceField } from './fields.ts';
+import { membershipProofSchema } from './membership.ts';
+import { revocationHeadSchema } from './revocation.ts';
+
+export const helloSchema = z.object({
+  /** All that the sender speaks, best first. */
+  versions: z.array(z.string().check(z.maxLength(32))).check(z.minLength(1), z.maxLength(16)),
+  /** All carriers that the sender could use to this peer, best first. */
+  carriers: z.array(z.string().check(z.maxLength(16))).check(z.minLength(1), z.maxLength(8)),
+  engine: z.string().check(z.maxLength(32)),
+  /** New with each start of the process; a resume needs the same one. */
+  instance: nonceField,
+  membership: membershipProofSchema,
+  record: jwsField,
+  revocations: z.array(revocationHeadSchema).check(z.maxLength(16)),
+  /** Streams the sender accepts at once. */
+  max_streams: z.int().check(z.positive()),
+  /** Only to continue a parked session on a new carrier. */
+  resume: z.optional(
+    z.object({
+      session: nonceField,
+      generation: z.int().check(z.positive()),
+      /** Numbered frames received in order. */
+      received: z.int().check(z.nonnegative()),
+    }),
+  ),
+});
+export type Hello = z.infer<typeof helloSchema>;

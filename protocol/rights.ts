@@ -1,0 +1,63 @@
+/**
+ * What a membership allows: verbs on a protocol, for named services or capabilities or for all (`*`). Parsed
+ * and enforced from the first version; a verb or protocol this version does not know makes the whole object
+ * refused, so that a narrower right can never be read as a wider one.
+ */
+
+import * as z from 'zod/mini';
+
+export const Verb = ['use', 'read', 'write', 'run', 'admin'] as const;
+export type Verb = (typeof Verb)[number];
+
+/** As in `/cocoon/<name>/<major>`. */
+export const RightProtocol = ['http', 'tcp', 'query', 'capability', 'tasks', 'owner', 'relay'] as const;
+export type RightProtocol = (typeof RightProtocol)[number];
+
+/** `*`, a service name or a capability protocol. */
+const rightName = z.string().check(z.maxLength(64), z.regex(/^(\*|[a-z0-9]+([.-][a-z0-9]+)*)$/));
+
+export const rightsSchema = z
+  .array(
+    z.object({
+      protocol: z.enum(RightProtocol),
+      verbs: z.array(z.enum(Verb)).check(z.minLength(1), z.maxLength(Verb.length)),
+      names: z.array(rightName).check(z.minLength(1), z.maxLength(64)),
+    }),
+  )
+  .check(z.maxLength(32));
+export type Rights = z.infer<typeof rightsSchema>;
+
+/** A device or browser of the owner's own. Asking owner devices to sign (`admin`) is never included. */
+export const memberRights: Rights = [
+  { protocol: 'http', verbs: ['use'], names: ['*'] },
+  { protocol: 'tcp', verbs: ['use'], names: ['*'] },
+  { protocol: 'query', verbs: ['use'], names: ['*'] },
+  { protocol: 'capability', verbs: ['use'], names: ['*'] },
+  { protocol: 'tasks', verbs: ['read', 'write', 'run'], names: ['*'] },
+  { protocol: 'relay', verbs: ['use'], names: ['*'] },
+];
+
+/** May ask a device that holds the secret to sign grants and revocations. */
+export const adminRights: Rights = [{ protocol: 'owner', verbs: ['admin'], names: ['*'] }];
+
+/** Rights for some services and capabilities only. */
+export function narrowRights(services: readonly string[], capabilities: readonly string[]): Rights {
+  const rights: Rights = [];
+  if (services.length > 0) {
+    rights.push({ protocol: 'http', verbs: ['use'], names: [...services] });
+    rights.push({ protocol: 'tcp', verbs: ['use'], names: [...services] });
+  }
+  if (capabilities.length > 0)
+    rights.push({ protocol: 'capability', verbs: ['use'], names: [...capabilities] });
+  return rights;
+}
+
+/** Is the operation allowed? `name` is the service or capability it is about; null asks for any. */
+export function allows(rights: Rights, protocol: RightProtocol, verb: Verb, name: string | null): boolean {
+  return rights.some(
+    (right) =>
+      right.protocol === protocol &&
+      right.verbs.includes(verb) &&
+      (name === null || right.names.includes('*') || right.names.includes(name)),
+  );
+}
