@@ -23,7 +23,10 @@ export const FrameType = {
   hello: 1,
   /** Opens a stream. Payload: length of the protocol name (u8), the name, the header. */
   open: 2,
-  /** Bytes of a stream. Flag `fin`: the last ones (payload may be empty). */
+  /**
+   * Bytes of a stream. Flag `fin`: the last ones (payload may be empty). Flag `minimum`: charged to what the
+   * stream may always have unread (`limits.streamMinimumBytes`), not to the session's credit.
+   */
   data: 3,
   /** Payload: u64, the absolute offset up to which the receiver may be sent. Stream 0: the whole session. */
   credit: 4,
@@ -38,7 +41,7 @@ export const FrameType = {
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
-export const FrameFlag = { none: 0, fin: 1, pong: 1 } as const;
+export const FrameFlag = { none: 0, fin: 1, minimum: 2, pong: 1 } as const;
 
 /** Why a stream or session ended, on the wire as u16. Written out and never reused. */
 export const ResetCode = {

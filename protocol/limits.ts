@@ -67,12 +67,17 @@ export const limits = {
   sessionWindowBytes: 8 * MiB,
   /** What every open stream may always send, so that unread streams never block the others. */
   streamMinimumBytes: 16 * KiB,
+  /** Written by the program and not yet framed, per stream; above it `write` asks to wait. */
+  streamQueueBytes: 256 * KiB,
+  /** A stream with no more than this waiting passes before bulk. */
+  smallWriteBytes: 2 * KiB,
   /** Written but not acknowledged; a full buffer stops the sender. */
   replayBytes: 8 * MiB,
   ackEveryBytes: 256 * KiB,
   ackDelayMs: 25,
+  /** Opened by one side and not over. */
   maxStreams: 1024,
-  /** 4,096 requests a second in bursts; an abuser is cut, a benchmark is not. */
+  /** An abuser is cut, a benchmark (about 50,000 requests a second) is not. */
   maxOpensPerSecond: 100_000,
   maxResetsPerSecond: 20_000,
   maxControlFramesPerSecond: 200_000,
