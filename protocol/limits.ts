@@ -46,14 +46,18 @@ export const limits = {
   proofTimeoutMs: 5_000,
   /** Noise XX needs about 400 bytes. */
   maxProofBytes: 4 * KiB,
-  /** Chain, record and revocation head. */
-  maxHelloBytes: 64 * KiB,
+  /** Chain, record and revocation head. Whole in one Noise message, which ends at 65,535 bytes. */
+  maxHelloBytes: 60 * KiB,
   maxHalfOpenProofs: 64,
   maxHalfOpenProofsPerPeer: 4,
   /** ICE and DTLS on a slow line, TURN included. */
   connectTimeoutMs: 15_000,
   /** Keys of a sealed carrier are renewed (DESIGN: every hour). */
   sealRenewMs: 3600_000,
+  /** Or after this many messages one way, 16 TiB at most: far below the 2^32 that one key may count. */
+  sealRenewMessages: 2 ** 28,
+  /** A renewal is three small messages, which may queue behind a full buffer on a slow line. */
+  sealRenewTimeoutMs: 30_000,
 
   // Session
   /** 64 KiB data-channel messages are best on every engine; above, werift's send throws. */
