@@ -3,3 +3,15 @@
 export type { Carrier, CarrierEvents } from './carrier.ts';
 export type { ConnectionOptions, Engine, EngineName, IceServer, Path, PeerConnection } from './engine.ts';
 export type { Stream } from './stream.ts';
+export type {
+  Device,
+  Mesh,
+  MeshEvents,
+  MeshOptions,
+  MeshStore,
+  ProvenPeer,
+  SelfDescription,
+} from './mesh.ts';
+export type { SignalingState } from './signaling-client.ts';
+export type { SignalingSocketFactory } from './signaling-socket.ts';
+export { createMesh } from './peer-mesh.ts';

@@ -5,6 +5,8 @@
 
 import type { Clock, MembershipProof, ProvenMembership, SigningKey, SetupToken } from '@cocoon-mesh/protocol';
 import type { Engine, EngineName, IceServer, Path } from './engine.ts';
+import type { AeadFactory } from './noise-cipher.ts';
+import type { SignalingState } from './signaling-client.ts';
 import type { SignalingSocketFactory } from './signaling-socket.ts';
 import type { Stream } from './stream.ts';
 
@@ -39,6 +41,8 @@ export interface MeshOptions {
   /** Redeemed at the first sign-in when there is no membership yet. */
   readonly token?: SetupToken;
   readonly clock: Clock;
+  /** Node passes `nodeAead`; the default is portable and slower. */
+  readonly aead?: AeadFactory;
   /** For the daemon's log. */
   readonly log: (level: 'debug' | 'info' | 'warn', message: string, fields?: Record<string, unknown>) => void;
   /** 0 to 1, sent to signaling when it changes. */
@@ -72,20 +76,6 @@ export interface ProvenPeer {
 }
 
 export type StreamHandler = (stream: Stream, peer: ProvenPeer) => void;
-
-export type SignalingState =
-  | { readonly state: 'connecting' }
-  | {
-      readonly state: 'connected';
-      readonly receiptKey: Uint8Array;
-      readonly accessToken: string;
-      /** Signaling's clock minus ours, milliseconds. */
-      readonly clockOffsetMs: number;
-    }
-  | { readonly state: 'waiting'; readonly code: string; readonly message: string; readonly retryAtMs: number }
-  /** Signaling refuses this peer for good (bad token, revoked): trying again will not help. */
-  | { readonly state: 'refused'; readonly code: string; readonly message: string }
-  | { readonly state: 'closed' };
 
 export interface MeshEvents {
   /** The list of devices, or something in it, changed. */

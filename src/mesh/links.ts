@@ -1,0 +1,375 @@
+/**
+ * The links of this peer: at most one live session to each other peer, made on first use by an introduction,
+ * kept warm, closed when idle. When both sides dial at once, the one with the lower PeerId wins, on both sides
+ * alike. What runs on a session, and who is welcome, is decided by whoever made this table.
+ */
+
+import type {
+  Clock,
+  DeviceRecord,
+  Hello,
+  ProvenMembership,
+  SignalPayload,
+  SigningKey,
+  Timer,
+} from '@cocoon-mesh/protocol';
+import {
+  MeshError,
+  ResetCode,
+  every,
+  limits,
+  peekTicket,
+  toMeshError,
+  verifyTicket,
+} from '@cocoon-mesh/protocol';
+import type { Engine, EngineName, IceServer, Path } from './engine.ts';
+import type { ProvenLink } from './introduction.ts';
+import { Introduction } from './introduction.ts';
+import type { AeadFactory } from './noise-cipher.ts';
+import { Session } from './session.ts';
+import type { Stream } from './stream.ts';
+
+export interface Link {
+  readonly peerId: string;
+  readonly session: Session;
+  readonly record: DeviceRecord;
+  readonly membership: ProvenMembership;
+  readonly engine: EngineName;
+  /** Null until the engine has told. */
+  readonly path: Path | null;
+}
+
+export interface Judgement {
+  readonly record: DeviceRecord;
+  readonly membership: ProvenMembership;
+}
+
+export interface LinksOptions {
+  readonly key: SigningKey;
+  readonly engine: Engine;
+  readonly iceServers: readonly IceServer[];
+  readonly clock: Clock;
+  readonly aead?: AeadFactory;
+  /** Asks signaling for an introduction: resolves with the ticket. */
+  readonly introduce: (peerId: string) => Promise<string>;
+  readonly sendSignal: (jti: string, payload: SignalPayload) => void;
+  /** The key and clock of signaling, for tickets. */
+  readonly ticketAuthority: () => { key: Uint8Array; nowSeconds: number };
+  readonly hello: () => Promise<Hello>;
+  readonly judge: (peerId: string, hello: Hello) => Promise<Judgement>;
+  readonly accept: (stream: Stream, link: Link) => void;
+  readonly changed: (peerId: string, up: boolean) => void;
+  readonly log: (level: 'debug' | 'info' | 'warn', message: string, fields?: Record<string, unknown>) => void;
+}
+
+/** A link being made. Whoever wants it waits for `result`, whichever side dials. */
+interface Attempt {
+  readonly result: PromiseWithResolvers<Link>;
+  /** Cleared when the other side's dial took over. */
+  dialling: Introduction | 'asking' | null;
+}
+
+class LiveLink implements Link {
+  readonly peerId: string;
+  readonly session: Session;
+  readonly #proven: ProvenLink;
+  readonly engine: EngineName;
+  path: Path | null = null;
+
+  constructor(peerId: string, session: Session, proven: ProvenLink, engine: EngineName) {
+    this.peerId = peerId;
+    this.session = session;
+    this.#proven = proven;
+    this.engine = engine;
+  }
+
+  get record(): DeviceRecord {
+    return this.#proven.record;
+  }
+
+  get membership(): ProvenMembership {
+    return this.#proven.membership;
+  }
+
+  get instance(): string {
+    return this.#proven.hello.instance;
+  }
+
+  get dialler(): string {
+    return this.#proven.dialler;
+  }
+
+  get connection(): ProvenLink['connection'] {
+    return this.#proven.connection;
+  }
+}
+
+const idleCheckMs = 15_000;
+
+export class Links {
+  readonly #options: LinksOptions;
+  readonly #live = new Map<string, LiveLink>();
+  readonly #attempts = new Map<string, Attempt>();
+  /** By ticket: introductions under way, and the signals that came before theirs was ready. */
+  readonly #introductions = new Map<string, Introduction | SignalPayload[]>();
+  /** Tickets seen, until they have expired by themselves. */
+  readonly #usedTickets = new Map<string, number>();
+  readonly #idleCheck: Timer;
+  #closed = false;
+
+  constructor(options: LinksOptions) {
+    this.#options = options;
+    this.#idleCheck = every(options.clock, idleCheckMs, () => this.#tidy());
+  }
+
+  get(peerId: string): Link | undefined {
+    return this.#live.get(peerId);
+  }
+
+  all(): readonly Link[] {
+    return [...this.#live.values()];
+  }
+
+  /**
+   * The live link, or a new one. Several callers share one attempt; each waits under its own signal.
+   * @throws MeshError device_offline | signaling_unreachable | connect_timeout | proof_failed | cancelled | …
+   */
+  async connect(peerId: string, signal?: AbortSignal): Promise<Link> {
+    const live = this.#live.get(peerId);
+    if (live) return live;
+    if (this.#closed) throw new MeshError('session_closed', 'This device is shutting down');
+    if (peerId === this.#options.key.peerId) throw new MeshError('self_connect');
+    const attempt = this.#attempts.get(peerId) ?? this.#dial(peerId);
+    return abortable(attempt.result.promise, signal);
+  }
+
+  /** Somebody else dials us. */
+  introduced(ticketJws: string, peerId: string): void {
+    void this.#listen(ticketJws, peerId).catch((thrown: unknown) => {
+      const error = toMeshError(thrown);
+      this.#options.log('info', 'An introduction was refused', {
+        peer: peerId,
+        code: error.code,
+        why: describe(error),
+      });
+    });
+  }
+
+  /** A signal of an introduction; those that come early wait for it. */
+  signal(jti: string, payload: SignalPayload): void {
+    const introduction = this.#introductions.get(jti);
+    if (Array.isArray(introduction)) {
+      if (introduction.length < limits.maxSignalsPerIntroduction) introduction.push(payload);
+    } else introduction?.receive(payload);
+  }
+
+  /** Ends the link to a peer at once, e.g. because its right ended. */
+  cut(peerId: string, reason: string): void {
+    this.#live.get(peerId)?.session.abort(reason);
+  }
+
+  /** Says goodbye on every session; open streams get a moment to finish. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#idleCheck.cancel();
+    for (const attempt of this.#attempts.values()) {
+      if (attempt.dialling instanceof Introduction)
+        attempt.dialling.cancel(new MeshError('cancelled', 'This device is shutting down'));
+      attempt.result.reject(new MeshError('cancelled', 'This device is shutting down'));
+    }
+    for (const introduction of this.#introductions.values())
+      if (introduction instanceof Introduction) introduction.cancel(new MeshError('cancelled'));
+    await Promise.all(
+      [...this.#live.values()].map(async (link) => {
+        await link.session.close(ResetCode.shuttingDown, 'shutting down');
+        await link.connection.close();
+      }),
+    );
+  }
+
+  #dial(peerId: string): Attempt {
+    const attempt: Attempt = { result: Promise.withResolvers(), dialling: 'asking' };
+    this.#attempts.set(peerId, attempt);
+    attempt.result.promise.then(
+      () => this.#attempts.delete(peerId),
+      () => this.#attempts.delete(peerId),
+    );
+    this.#runDial(peerId, attempt).catch((thrown: unknown) => {
+      const error = toMeshError(thrown);
+      // The other side's dial is on its way, or has taken over: its outcome is ours.
+      if (error.code === 'glare') this.#awaitTheirDial(attempt);
+      else if (attempt.dialling !== null) attempt.result.reject(error);
+    });
+    return attempt;
+  }
+
+  #awaitTheirDial(attempt: Attempt): void {
+    attempt.dialling = null;
+    this.#options.clock.after(limits.connectTimeoutMs, () =>
+      attempt.result.reject(new MeshError('connect_timeout')),
+    );
+  }
+
+  async #runDial(peerId: string, attempt: Attempt): Promise<void> {
+    const ticket = await this.#options.introduce(peerId);
+    const { jti } = peekTicket(ticket);
+    this.#introductions.set(jti, []);
+    try {
+      await this.#verify(ticket, { offerer: this.#options.key.peerId, answerer: peerId });
+      if (attempt.dialling === null) throw new MeshError('glare');
+      const introduction = this.#introduction(ticket, jti, peerId, 'dialler');
+      attempt.dialling = introduction;
+      const proven = await introduction.run();
+      attempt.result.resolve(this.#establish(peerId, proven));
+    } finally {
+      this.#introductions.delete(jti);
+    }
+  }
+
+  async #listen(ticket: string, peerId: string): Promise<void> {
+    const { jti } = peekTicket(ticket);
+    this.#admit(peerId, jti);
+    this.#introductions.set(jti, []);
+    try {
+      await this.#verify(ticket, { offerer: peerId, answerer: this.#options.key.peerId });
+      const attempt = this.#attempts.get(peerId);
+      if (attempt && attempt.dialling !== null && this.#options.key.peerId < peerId) {
+        this.#options.sendSignal(jti, { kind: 'failed', code: 'glare' });
+        return;
+      }
+      if (attempt) this.#yield(attempt);
+      const introduction = this.#introduction(ticket, jti, peerId, 'listener');
+      try {
+        const link = this.#establish(peerId, await introduction.run());
+        attempt?.result.resolve(link);
+      } catch (thrown) {
+        attempt?.result.reject(toMeshError(thrown));
+        throw thrown;
+      }
+    } finally {
+      this.#introductions.delete(jti);
+    }
+  }
+
+  /** Our dial gives way to theirs. */
+  #yield(attempt: Attempt): void {
+    const dialling = attempt.dialling;
+    attempt.dialling = null;
+    if (dialling instanceof Introduction) dialling.cancel(new MeshError('glare'));
+  }
+
+  /** Half-open proofs cost memory before anybody is known: they are bounded. */
+  #admit(peerId: string, jti: string): void {
+    if (this.#closed) throw new MeshError('session_closed', 'This device is shutting down');
+    if (this.#usedTickets.has(jti)) throw new MeshError('ticket_used');
+    let ofPeer = 0;
+    for (const [, introduction] of this.#introductions)
+      if (introduction instanceof Introduction && introduction.peerId === peerId) ofPeer++;
+    if (this.#introductions.size >= limits.maxHalfOpenProofs || ofPeer >= limits.maxHalfOpenProofsPerPeer)
+      throw new MeshError('overloaded', 'Too many connections are being made');
+  }
+
+  async #verify(ticket: string, expected: { offerer: string; answerer: string }): Promise<void> {
+    const { key, nowSeconds } = this.#options.ticketAuthority();
+    const { jti } = await verifyTicket(ticket, key, expected, nowSeconds);
+    if (this.#usedTickets.has(jti)) throw new MeshError('ticket_used');
+    this.#usedTickets.set(jti, this.#options.clock.monotonic() + 2 * limits.ticketLifetimeMs);
+  }
+
+  #introduction(ticket: string, jti: string, peerId: string, role: 'dialler' | 'listener'): Introduction {
+    const { key, engine, iceServers, clock, aead, sendSignal, hello, judge } = this.#options;
+    const introduction = new Introduction({
+      key,
+      engine,
+      iceServers,
+      clock,
+      ...(aead ? { aead } : {}),
+      peerId,
+      role,
+      ticket,
+      sendSignal: (payload) => sendSignal(jti, payload),
+      hello,
+      judge: (theirs) => judge(peerId, theirs),
+    });
+    const early = this.#introductions.get(jti);
+    this.#introductions.set(jti, introduction);
+    if (Array.isArray(early)) for (const payload of early) introduction.receive(payload);
+    return introduction;
+  }
+
+  /** Makes the session; where there is one already, both sides keep the same of the two. */
+  #establish(peerId: string, proven: ProvenLink): Link {
+    const { key, clock, engine, accept } = this.#options;
+    const session: Session = new Session({
+      carrier: proven.carrier,
+      localPeer: key.peerId,
+      remotePeer: peerId,
+      clock,
+      acceptStream: (stream) => accept(stream, link),
+    });
+    const link = new LiveLink(peerId, session, proven, engine.name);
+    void proven.connection.path().then((path) => {
+      link.path = path;
+    });
+    void session.closed.then(async ({ reason }) => {
+      this.#ended(link, reason);
+      await proven.connection.close();
+    });
+    const rival = this.#live.get(peerId);
+    if (rival && this.#keeps(rival, link)) {
+      void session.close(ResetCode.glare, 'glare');
+      return rival;
+    }
+    this.#live.set(peerId, link);
+    if (rival) this.#retire(rival, link);
+    else this.#options.changed(peerId, true);
+    this.#options.log('debug', 'A session is up', { peer: peerId, dialler: proven.dialler });
+    return link;
+  }
+
+  /** Does the older link stay? Only in a true glare that its dialler wins. */
+  #keeps(older: LiveLink, newer: LiveLink): boolean {
+    if (older.instance !== newer.instance || older.dialler === newer.dialler) return false;
+    return older.dialler < newer.dialler;
+  }
+
+  #retire(older: LiveLink, newer: LiveLink): void {
+    // Another instance means that the process at the other end is gone, and its streams with it.
+    if (older.instance !== newer.instance) older.session.abort('the other side has restarted');
+    else void older.session.close(ResetCode.glare, 'glare');
+  }
+
+  #ended(link: LiveLink, reason: string): void {
+    if (this.#live.get(link.peerId) !== link) return;
+    this.#live.delete(link.peerId);
+    this.#options.log('debug', 'A session ended', { peer: link.peerId, reason });
+    this.#options.changed(link.peerId, false);
+  }
+
+  #tidy(): void {
+    const now = this.#options.clock.monotonic();
+    for (const [jti, until] of this.#usedTickets) if (until <= now) this.#usedTickets.delete(jti);
+    for (const { session } of this.#live.values())
+      if (session.streams === 0 && now - session.idleSince > limits.idleSessionMs)
+        void session.close(ResetCode.idle, 'idle');
+  }
+}
+
+async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const stop = (): void => aborted.reject(toMeshError(signal.reason, 'cancelled'));
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+/** The chain of causes, for the log only. */
+function describe(error: Error): string {
+  const cause = error.cause instanceof Error ? `: ${describe(error.cause)}` : '';
+  return `${error.message}${cause}`;
+}
