@@ -101,7 +101,7 @@ export class ChannelCarrier implements Carrier {
   /** The engine hands in each message, in order. The bytes belong to the carrier from here on. */
   received(message: Uint8Array | string): void {
     if (typeof message === 'string') this.#receivedText(message);
-    else if (this.#state.name === 'open' && message.length > 0) this.#receivedBytes(message);
+    else if (this.#state.name !== 'closed' && message.length > 0) this.#receivedBytes(message);
   }
 
   /** The engine's queue has fallen to the low mark. */
@@ -169,7 +169,9 @@ export class ChannelCarrier implements Carrier {
   #end(reason: string): void {
     if (this.#state.name === 'closed') return;
     if (this.#state.name === 'draining') this.#state.timer.cancel();
-    this.#state = { name: 'closed', reason };
+    // What ends a close that is under way is its end, not its reason.
+    const why = this.#state.name === 'draining' ? this.#state.reason : reason;
+    this.#state = { name: 'closed', reason: why };
     void this.#channel.destroy().then(this.#ended.resolve, this.#ended.reject);
     this.#deliver();
   }

@@ -7,7 +7,7 @@
 
 import { networkInterfaces } from 'node:os';
 import type * as Native from 'node-datachannel';
-import type { Bytes, Clock } from '@cocoon-mesh/protocol';
+import type { Bytes, Clock, Timer } from '@cocoon-mesh/protocol';
 import { equalBytes, fromHex, limits, MeshError, systemClock } from '@cocoon-mesh/protocol';
 import type { Carrier } from '../carrier.ts';
 import type { Channel } from '../channel-carrier.ts';
@@ -31,6 +31,9 @@ const sctpSettings = {
   sendBufferSize: 8 * MiB,
   initialCongestionWindow: 32,
 } as const;
+
+/** Costs nothing where checks get through; behind NATs that need ours to open the way, this much. */
+const clientHoldMs = 100;
 
 /** @throws MeshError engine_unavailable where no prebuilt fits this machine */
 export async function libdatachannelEngine(clock: Clock = systemClock): Promise<Engine> {
@@ -70,8 +73,9 @@ class LibdatachannelConnection implements PeerConnection {
   readonly #opening: Opening;
   #state: State = { name: 'new' };
   #link: { readonly channel: Native.DataChannel; readonly carrier: ChannelCarrier } | null = null;
-  /** Theirs, until the description is there. */
+  /** Theirs, until the description is there and they are not held back. */
   readonly #early: Candidate[] = [];
+  #holding: Timer | null = null;
   #received = 0;
   /** Ours, as sent. */
   readonly #sent = new Set<string>();
@@ -137,8 +141,9 @@ class LibdatachannelConnection implements PeerConnection {
   addCandidate(line: string | null): void {
     const candidate = line === null ? null : parseCandidate(line);
     if (!candidate || !this.#usable(candidate) || ++this.#received > limits.maxSignalsPerIntroduction) return;
-    if (this.#state.name === 'agreed') this.#addRemote(candidate, this.#state.remote);
-    else if (this.#state.name !== 'closed') this.#early.push(candidate);
+    if (this.#state.name === 'closed') return;
+    if (this.#state.name === 'agreed' && !this.#holding) this.#addRemote(candidate, this.#state.remote);
+    else this.#early.push(candidate);
   }
 
   opened(signal: AbortSignal): Promise<Carrier> {
@@ -204,9 +209,15 @@ class LibdatachannelConnection implements PeerConnection {
     return { ...parseDescription(own.sdp, type), maxMessageBytes: limits.maxCarrierMessageBytes };
   }
 
+  /**
+   * Told that the offerer is the DTLS client, the library answers `passive`. Its own choice, `active`, runs
+   * into a race of its DTLS server: a ClientHello that comes before the server's ICE is ready may be looked
+   * at only when the next datagram comes, a second later.
+   */
   #setRemote(remote: Description): void {
+    const told: Description = remote.type === 'offer' ? { ...remote, setup: 'active' } : remote;
     try {
-      this.#native.setRemoteDescription(formatDescription(remote), remote.type);
+      this.#native.setRemoteDescription(formatDescription(told), remote.type);
     } catch (error) {
       throw new MeshError('bad_sdp', 'The engine did not take the session description', { cause: error });
     }
@@ -215,8 +226,18 @@ class LibdatachannelConnection implements PeerConnection {
   /** Candidates are only taken from here on: before, the library has no ICE transport and throws. */
   #agree(local: Description, remote: Description): void {
     this.#state = { name: 'agreed', local, remote };
-    const usable = remote.candidates.filter((candidate) => this.#usable(candidate));
-    for (const candidate of [...usable, ...this.#early.splice(0)]) this.#addRemote(candidate, remote);
+    this.#early.unshift(...remote.candidates.filter((candidate) => this.#usable(candidate)));
+    // As DTLS client we let the other side's checks come first, so that its server is ready before we are.
+    if (remote.setup === 'passive')
+      this.#holding = this.#clock.after(clientHoldMs, () => this.#releaseEarly());
+    else this.#releaseEarly();
+  }
+
+  #releaseEarly(): void {
+    this.#holding?.cancel();
+    this.#holding = null;
+    if (this.#state.name !== 'agreed') return;
+    for (const candidate of this.#early.splice(0)) this.#addRemote(candidate, this.#state.remote);
   }
 
   /** A `.local` name would be looked up by the system; who hides behind one will call us. */
@@ -268,6 +289,7 @@ class LibdatachannelConnection implements PeerConnection {
     if (this.#state.name === 'closed') return;
     const { name: _, ...known } = this.#state;
     this.#state = { name: 'closed', ...known };
+    this.#holding?.cancel();
     this.#opening.fail('it was closed');
     this.#link?.channel.close();
     this.#native.close();
