@@ -8,6 +8,7 @@ export * from './errors.ts';
 export * from './fields.ts';
 export * from './frame.ts';
 export * from './grant.ts';
+export * from './http-messages.ts';
 export * from './identity.ts';
 export * from './limits.ts';
 export * from './membership.ts';

@@ -350,7 +350,7 @@ export class Links {
     const now = this.#options.clock.monotonic();
     for (const [jti, until] of this.#usedTickets) if (until <= now) this.#usedTickets.delete(jti);
     for (const { session } of this.#live.values())
-      if (session.streams === 0 && now - session.idleSince > limits.idleSessionMs)
+      if (session.idleSince !== null && now - session.idleSince > limits.idleSessionMs)
         void session.close(ResetCode.idle, 'idle');
   }
 }

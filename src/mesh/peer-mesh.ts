@@ -42,6 +42,9 @@ const loadCheckMs = 5_000;
 /** After this silence a session is asked whether it lives before a request is trusted to it. */
 const doubtAfterMs = limits.pingAfterMs + 500;
 
+/** A heartbeat ends a ping that nobody answers, even without a signal. */
+const never = new AbortController().signal;
+
 /** Reads what is stored; signing in starts with `start`. */
 export async function createMesh(options: MeshOptions): Promise<Mesh> {
   const [membership, pins] = await Promise.all([options.store.loadMembership(), options.store.loadPins()]);
@@ -204,7 +207,7 @@ class PeerMesh implements Mesh {
     signal?: AbortSignal,
   ): Promise<{ rttMs: number; path: Path | null; engine: EngineName }> {
     const link = await this.#liveLink(peerId, signal);
-    const rttMs = await link.session.ping(signal);
+    const rttMs = await link.session.ping(signal ?? never);
     return { rttMs, path: link.path, engine: link.engine };
   }
 
@@ -464,7 +467,7 @@ class PeerMesh implements Mesh {
       load,
       path: link?.path ?? null,
       engine: link?.engine ?? null,
-      rttMs: link?.session.rttMs ?? null,
+      rttMs: link?.session.stats.rttMs ?? null,
       problem: pinned === null ? null : `the name ${record.name} is pinned to ${pinned}`,
     };
   }

@@ -1,0 +1,77 @@
+/**
+ * What this browser keeps between visits, in IndexedDB: its key, which WebCrypto never gives out, its
+ * membership, and the names it has pinned. Other sites cannot read it.
+ */
+
+import type { MeshStore } from '@cocoon-mesh/mesh';
+import type { MembershipProof, SigningKey } from '@cocoon-mesh/protocol';
+import { check, generateSigningKey, membershipProofSchema, signingKey } from '@cocoon-mesh/protocol';
+
+const databaseName = 'cocoon';
+const storeName = 'self';
+
+export class BrowserStore implements MeshStore {
+  readonly #database: IDBDatabase;
+
+  constructor(database: IDBDatabase) {
+    this.#database = database;
+  }
+
+  static async open(): Promise<BrowserStore> {
+    const request = indexedDB.open(databaseName, 1);
+    request.addEventListener('upgradeneeded', () => request.result.createObjectStore(storeName));
+    return new BrowserStore(await result(request));
+  }
+
+  /** The key of this browser, made on the first visit. */
+  async key(): Promise<SigningKey> {
+    const kept = await this.#get<{ privateKey: CryptoKey; publicKey: Uint8Array<ArrayBuffer> }>('key');
+    if (kept) return signingKey(kept.privateKey, kept.publicKey);
+    const fresh = await generateSigningKey();
+    await this.#put('key', { privateKey: fresh.privateKey, publicKey: fresh.publicKey });
+    return fresh;
+  }
+
+  async loadMembership(): Promise<MembershipProof | null> {
+    const kept = await this.#get<unknown>('membership');
+    return kept === undefined ? null : check(membershipProofSchema, kept);
+  }
+
+  async saveMembership(membership: MembershipProof): Promise<void> {
+    await this.#put('membership', membership);
+  }
+
+  /** A membership that ended: the next sign-in link makes a new one. */
+  async forgetMembership(): Promise<void> {
+    await this.#put('membership', undefined);
+  }
+
+  async loadPins(): Promise<Record<string, string>> {
+    return (await this.#get<Record<string, string>>('pins')) ?? {};
+  }
+
+  async savePins(pins: Record<string, string>): Promise<void> {
+    await this.#put('pins', pins);
+  }
+
+  #objects(mode: IDBTransactionMode): IDBObjectStore {
+    return this.#database.transaction(storeName, mode).objectStore(storeName);
+  }
+
+  async #get<T>(name: string): Promise<T | undefined> {
+    return (await result(this.#objects('readonly').get(name))) as T | undefined;
+  }
+
+  async #put(name: string, value: unknown): Promise<void> {
+    await result(this.#objects('readwrite').put(value, name));
+  }
+}
+
+async function result<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.addEventListener('success', () => resolve(request.result));
+    request.addEventListener('error', () =>
+      reject(request.error ?? new DOMException('The browser store failed')),
+    );
+  });
+}
