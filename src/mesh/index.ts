@@ -2,6 +2,10 @@
 
 export type { Carrier, CarrierEvents } from './carrier.ts';
 export type { ConnectionOptions, Engine, EngineName, IceServer, Path, PeerConnection } from './engine.ts';
+export { Session } from './session.ts';
+export type { SessionOptions, SessionStats } from './session.ts';
+export type { SessionEnd } from './session-state.ts';
+export { resetCodeOf } from './session-stream.ts';
 export type { Stream } from './stream.ts';
 export type {
   Device,

@@ -16,7 +16,8 @@ interface MaybeSetImmediate {
 function laterByMessage(): (callback: () => void) => void {
   const waiting: (() => void)[] = [];
   const { port1, port2 } = new MessageChannel();
-  port1.onmessage = () => waiting.shift()?.();
+  port1.addEventListener('message', () => waiting.shift()?.());
+  port1.start();
   return (callback) => {
     waiting.push(callback);
     port2.postMessage(null);

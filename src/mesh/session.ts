@@ -193,6 +193,11 @@ export class Session {
     return this.#idleSince;
   }
 
+  /** Milliseconds since anything came from the other side: above `pingAfterMs` its life is in doubt. */
+  get silentMs(): number {
+    return this.#heartbeat.silentMs;
+  }
+
   get stats(): SessionStats {
     return {
       framesIn: this.#incoming.frames,
@@ -411,7 +416,7 @@ export class Session {
       case 'acknowledge':
         return this.#acknowledger.atOnce();
       case 'reset-streams':
-        for (const stream of [...this.#table]) stream.cut(action.code);
+        for (const stream of this.#table) stream.cut(action.code);
         return;
       case 'close-carrier':
         this.#outbox.clearStreams();
