@@ -15,7 +15,7 @@
  */
 
 import * as z from 'zod/mini';
-import type { Bytes } from './bytes.ts';
+import { type Bytes, concat } from './bytes.ts';
 import { decode, encode, type Schema } from './codec.ts';
 import { type ErrorCode, isErrorCode, MeshError } from './errors.ts';
 import { limits } from './limits.ts';
@@ -24,6 +24,7 @@ export const httpProtocol = '/cocoon/http/1';
 export const tcpProtocol = '/cocoon/tcp/1';
 
 export const recordHeadBytes = 4;
+const maxWaitingPieces = 256;
 
 /** Written out and never reused. */
 export const RecordKind = {
@@ -73,6 +74,8 @@ export const requestHeadSchema = z.object({
   headers: headersSchema,
   /** There is a body whose length no Content-Length tells. */
   chunked: z.optional(z.boolean()),
+  /** The client takes trailers (`TE: trailers`, which ends at its hop). */
+  trailers: z.optional(z.boolean()),
   /** The value of Upgrade; raw bytes follow in place of a body. */
   upgrade: z.optional(upgradeSchema),
   /** How the client reached the asking gateway. */
@@ -182,8 +185,12 @@ export class HttpRecordDecoder<Head extends { readonly upgrade?: string | undefi
   readonly #direction: Direction;
   readonly #headSchema: Schema<Head>;
   #state: State = 'head';
+  /** Pieces that were pushed and not yet joined: joining on every push would cost the square of the length. */
+  #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
   #input: Uint8Array = new Uint8Array();
-  #offset = 0;
+  /** What `#input` must hold before the next record can be told. */
+  #needed = 1;
   /** Bytes of the current body record still to come. */
   #bodyLeft = 0;
 
@@ -198,16 +205,10 @@ export class HttpRecordDecoder<Head extends { readonly upgrade?: string | undefi
   }
 
   push(bytes: Uint8Array): void {
-    const left = this.#input.length - this.#offset;
-    if (left === 0) {
-      this.#input = bytes;
-    } else {
-      const joined = new Uint8Array(left + bytes.length);
-      joined.set(this.#input.subarray(this.#offset));
-      joined.set(bytes, left);
-      this.#input = joined;
-    }
-    this.#offset = 0;
+    this.#waiting.push(bytes);
+    this.#waitingBytes += bytes.length;
+    // A head that comes byte by byte must not cost an object for each.
+    if (this.#waiting.length === maxWaitingPieces) this.#join();
   }
 
   /**
@@ -215,16 +216,11 @@ export class HttpRecordDecoder<Head extends { readonly upgrade?: string | undefi
    * @throws MeshError protocol_violation | bad_message | header_too_large; nothing can be read after it
    */
   next(): HttpRecord<Head> | null {
-    const available = this.#input.length - this.#offset;
-    if (available === 0) return null;
-    if (this.#state === 'raw') return { kind: 'raw', bytes: this.#take(available) };
+    if (!this.#has(this.#needed)) return null;
+    if (this.#state === 'raw') return { kind: 'raw', bytes: this.#take(this.#input.length) };
     if (this.#state === 'over') throw violation('bytes follow the end of a message');
-    if (this.#bodyLeft > 0) {
-      const bytes = this.#take(Math.min(available, this.#bodyLeft));
-      this.#bodyLeft -= bytes.length;
-      return { kind: 'body', bytes };
-    }
-    if (available < recordHeadBytes) return null;
+    if (this.#bodyLeft > 0) return this.#bodyPiece();
+    if (!this.#has(recordHeadBytes)) return null;
     const kind = this.#byte(0);
     const length = (this.#byte(1) << 16) | (this.#byte(2) << 8) | this.#byte(3);
     this.#assertFits(kind, length);
@@ -233,18 +229,44 @@ export class HttpRecordDecoder<Head extends { readonly upgrade?: string | undefi
       this.#bodyLeft = length;
       return this.next();
     }
-    if (available < recordHeadBytes + length) return null;
+    if (!this.#has(recordHeadBytes + length)) return null;
     this.#take(recordHeadBytes);
     return this.#control(kind, this.#take(length));
   }
 
+  #bodyPiece(): HttpRecord<Head> {
+    const bytes = this.#take(Math.min(this.#input.length, this.#bodyLeft));
+    this.#bodyLeft -= bytes.length;
+    return { kind: 'body', bytes };
+  }
+
+  /** Whether `length` bytes lie in `#input`; joins what waits when that makes it so. */
+  #has(length: number): boolean {
+    if (this.#input.length >= length) return true;
+    if (this.#input.length + this.#waitingBytes < length) {
+      this.#needed = length;
+      return false;
+    }
+    this.#join();
+    this.#needed = 1;
+    return true;
+  }
+
+  #join(): void {
+    const [first] = this.#waiting;
+    const single = this.#input.length === 0 && this.#waiting.length === 1 ? first : undefined;
+    this.#input = single ?? concat(this.#input, ...this.#waiting);
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+  }
+
   #byte(at: number): number {
-    return this.#input[this.#offset + at] ?? 0;
+    return this.#input[at] ?? 0;
   }
 
   #take(length: number): Uint8Array {
-    const bytes = this.#input.subarray(this.#offset, this.#offset + length);
-    this.#offset += length;
+    const bytes = this.#input.subarray(0, length);
+    this.#input = this.#input.subarray(length);
     return bytes;
   }
 
