@@ -143,9 +143,12 @@ export class Links {
     return abortable(attempt.result.promise, signal);
   }
 
-  /** Somebody else dials us. */
-  introduced(ticketJws: string, peerId: string): void {
-    void this.#listen(ticketJws, peerId).catch((thrown: unknown) => {
+  /**
+   * Somebody else dials us.
+   * @param vouched rejects when that device does not show to be welcome; awaited before a connection is made
+   */
+  introduced(ticketJws: string, peerId: string, vouched: () => Promise<unknown>): void {
+    void this.#listen(ticketJws, peerId, vouched).catch((thrown: unknown) => {
       const error = toMeshError(thrown);
       this.#options.log('info', 'An introduction was refused', {
         peer: peerId,
@@ -166,6 +169,11 @@ export class Links {
   /** Ends the link to a peer at once, e.g. because its right ended. */
   cut(peerId: string, reason: string): void {
     this.#live.get(peerId)?.session.abort(reason);
+  }
+
+  /** Ends the link to a peer politely; the next request makes a new one. */
+  disconnect(peerId: string): void {
+    void this.#live.get(peerId)?.session.close(ResetCode.cancel, 'disconnected');
   }
 
   /** Says goodbye on every session; open streams get a moment to finish. */
@@ -226,12 +234,13 @@ export class Links {
     }
   }
 
-  async #listen(ticket: string, peerId: string): Promise<void> {
+  async #listen(ticket: string, peerId: string, vouched: () => Promise<unknown>): Promise<void> {
     const { jti } = peekTicket(ticket);
     this.#admit(peerId, jti);
     this.#introductions.set(jti, []);
     try {
       await this.#verify(ticket, { offerer: peerId, answerer: this.#options.key.peerId });
+      await vouched();
       const attempt = this.#attempts.get(peerId);
       if (attempt && attempt.dialling !== null && this.#options.key.peerId < peerId) {
         this.#options.sendSignal(jti, { kind: 'failed', code: 'glare' });

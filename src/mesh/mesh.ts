@@ -113,6 +113,8 @@ export interface Mesh {
   ): Promise<{ rttMs: number; path: Path | null; engine: EngineName }>;
   /** Streams of others with this protocol; the handler checks the peer's rights. */
   handle(protocol: string, handler: StreamHandler): void;
+  /** Ends the session to a peer, if there is one; the next request makes a new one. */
+  disconnect(peerId: string): void;
   /** New services, capabilities or location: signs the next record and tells signaling. */
   describe(self: SelfDescription): Promise<void>;
   /** Forgets the pin of a name, after the user has accepted the new device. */

@@ -215,6 +215,10 @@ class PeerMesh implements Mesh {
     this.#handlers.set(protocol, handler);
   }
 
+  disconnect(peerId: string): void {
+    this.#links.disconnect(peerId);
+  }
+
   async describe(self: SelfDescription): Promise<void> {
     this.#self = self;
     await this.#signRecord();
@@ -317,7 +321,9 @@ class PeerMesh implements Mesh {
 
   #introducedBy(message: ServerMessage & { type: 'introduction' }): void {
     const { device, ticket } = message;
-    this.#links.introduced(ticket, device.peer_id);
+    this.#links.introduced(ticket, device.peer_id, () =>
+      this.#directory.verify(device.peer_id, device.record, device.membership),
+    );
     this.#entries = this.#entries.then(() => this.#directory.apply(device));
   }
 

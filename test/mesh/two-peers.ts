@@ -1,0 +1,99 @@
+/** Two or more meshes in one process, of one owner, on real engines: what the stories in this folder start from. */
+
+import type { Mesh, MeshStore, SelfDescription } from '@cocoon-mesh/mesh';
+import { createMesh } from '@cocoon-mesh/mesh';
+import type { Engine } from '@cocoon-mesh/mesh';
+import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
+import type { MembershipProof, OwnerKeys, SigningKey } from '@cocoon-mesh/protocol';
+import {
+  createOwnerSecret,
+  generateSigningKey,
+  memberRights,
+  ownerKeys,
+  signMembership,
+  systemClock,
+} from '@cocoon-mesh/protocol';
+
+export interface Peer {
+  readonly key: SigningKey;
+  readonly mesh: Mesh;
+  readonly membership: MembershipProof;
+}
+
+export async function newOwner(): Promise<OwnerKeys> {
+  return ownerKeys((await createOwnerSecret()).secret);
+}
+
+export class MemoryStore implements MeshStore {
+  membership: MembershipProof | null;
+  pins: Record<string, string> = {};
+
+  constructor(membership: MembershipProof | null) {
+    this.membership = membership;
+  }
+
+  async loadMembership(): Promise<MembershipProof | null> {
+    return this.membership;
+  }
+
+  async saveMembership(membership: MembershipProof): Promise<void> {
+    this.membership = membership;
+  }
+
+  async loadPins(): Promise<Record<string, string>> {
+    return this.pins;
+  }
+
+  async savePins(pins: Record<string, string>): Promise<void> {
+    this.pins = pins;
+  }
+}
+
+export interface PeerOptions {
+  readonly owner: OwnerKeys;
+  readonly engine: Engine;
+  readonly signalingUrl: string;
+  readonly name: string;
+  readonly key?: SigningKey;
+  readonly self?: Partial<SelfDescription>;
+  readonly logged?: (message: string) => void;
+}
+
+export async function startPeer(options: PeerOptions): Promise<Peer> {
+  const key = options.key ?? (await generateSigningKey());
+  const now = Math.floor(systemClock.now() / 1000);
+  const membership = await signMembership(options.owner, {
+    peerId: key.peerId,
+    serial: 1,
+    rights: memberRights,
+    now,
+  });
+  const mesh = await createMesh({
+    key,
+    engine: options.engine,
+    iceServers: [],
+    signalingUrl: options.signalingUrl,
+    openSocket: nodeSignalingSocket,
+    self: { kind: 'cocoon', name: options.name, services: [], capabilities: [], ...options.self },
+    store: new MemoryStore(membership),
+    clock: systemClock,
+    log: (level, message, fields) =>
+      options.logged?.(`${options.name} ${level} ${message} ${JSON.stringify(fields ?? {})}`),
+  });
+  mesh.start();
+  await mesh.ready(AbortSignal.timeout(10_000));
+  return { key, mesh, membership };
+}
+
+/** Resolves when the mesh lists this device as online. */
+export async function listed(mesh: Mesh, peerId: string): Promise<void> {
+  const there = (): boolean => mesh.devices().some((device) => device.peerId === peerId && device.online);
+  if (there()) return;
+  await new Promise<void>((resolve) => {
+    const forget = mesh.on('devices', () => {
+      if (!there()) return;
+      forget();
+      resolve();
+    });
+  });
+}
