@@ -3,13 +3,16 @@ import test from 'node:test';
 import type { Bytes, SigningKey } from '@cocoon-mesh/protocol';
 import {
   concat,
+  fromHex,
   fromUtf8,
   FrameType,
   frameHeadBytes,
   generateSigningKey,
+  lengthPrefixed,
   limits,
   MeshError,
   randomBytes,
+  toHex,
   utf8,
   writeFrameHead,
 } from '@cocoon-mesh/protocol';
@@ -161,12 +164,46 @@ test('a mirror that sends everything back proves nothing', async () => {
   await assert.rejects(prove(left, dialler), { code: 'proof_failed' });
 });
 
-test('a carrier is proven once', async () => {
-  const [left, right] = memoryCarrierPair();
-  const [ours] = await Promise.all([prove(left, dialler), prove(right, listener)]);
-  await assert.rejects(prove(left, dialler), { code: 'proof_failed' });
-  await assert.rejects(prove(ours.carrier, dialler), { code: 'proof_failed' });
-  assertClosed(left);
+test('a carrier is proven once, by whatever name it goes', async () => {
+  for (const again of ['the one passed in', 'the one that came out', 'the sealed one'] as const) {
+    const [left, right] = memoryCarrierPair();
+    const seal = again === 'the sealed one';
+    const [ours] = await Promise.all([prove(left, { ...dialler, seal }), prove(right, listener)]);
+    const carrier = again === 'the one passed in' ? left : ours.carrier;
+    await assert.rejects(prove(carrier, dialler), { code: 'proof_failed', message: /proven before/ });
+    assertClosed(left);
+  }
+});
+
+test('the prologue has one reading: no two proofs that differ have the same', () => {
+  const other = randomBytes(32);
+  const prints = { offererFingerprint: introduction, answererFingerprint: other };
+  const all = [
+    dialler,
+    { ...dialler, expectedPeer: carol.peerId },
+    { ...dialler, key: carol },
+    { ...dialler, role: 'listener' as const },
+    { ...dialler, introduction: other },
+    { ...dialler, binding: { kind: 'memory' as const, value: utf8('that pair') } },
+    { ...dialler, binding: { kind: 'webrtc' as const, ...prints } },
+    { ...dialler, binding: { kind: 'memory' as const, value: lengthPrefixed(introduction, other) } },
+    {
+      ...dialler,
+      binding: { kind: 'webrtc' as const, offererFingerprint: other, answererFingerprint: introduction },
+    },
+  ].map((options) => toHex(proofPrologue(options, options.introduction)));
+  assert.equal(new Set(all).size, all.length);
+  assert.equal(all[0], toHex(proofPrologue(listener, introduction)), 'both sides see the same');
+});
+
+test('the prologue is the one that docs/protocol.md describes', () => {
+  const peers = { role: 'dialler' as const, key: { ...alice, peerId: 'A' }, expectedPeer: 'BC' };
+  const prints = { offererFingerprint: Uint8Array.of(1), answererFingerprint: Uint8Array.of(2, 3) };
+  const hex = toHex(proofPrologue({ ...peers, binding: { kind: 'webrtc', ...prints } }, Uint8Array.of(9)));
+  const part = (bytes: Uint8Array): string => bytes.length.toString(16).padStart(8, '0') + toHex(bytes);
+  const binding = fromHex('00000001' + '01' + '00000002' + '0203');
+  const parts = [utf8('cocoon/proof/1'), utf8('webrtc'), utf8('A'), utf8('BC'), binding, Uint8Array.of(9)];
+  assert.equal(hex, parts.map(part).join(''));
 });
 
 test('a silent peer is given up after the time limit', async () => {

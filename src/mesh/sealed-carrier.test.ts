@@ -47,6 +47,8 @@ interface End {
   readonly wire: Uint8Array[];
   readonly got: Uint8Array[];
   readonly closed: string[];
+  /** Of each renewal that was begun. */
+  readonly signals: AbortSignal[];
   /** The first keys, for a peer that does not follow the rules. */
   readonly keys: NoiseKeys;
 }
@@ -63,6 +65,7 @@ function sealedPair(options: PairOptions = {}): Pair {
     };
     const wire: Uint8Array[] = [];
     const recorded = record(inner, wire);
+    const signals: AbortSignal[] = [];
     const key = role === 'dialler' ? alice : (options.listenerKey ?? bob);
     const carrier = new SealedCarrier(recorded, {
       role,
@@ -71,15 +74,11 @@ function sealedPair(options: PairOptions = {}): Pair {
       exporter: ((role === 'listener' ? options.listenerExporter : undefined) ?? exporter).slice(),
       aead,
       clock: (role === 'dialler' ? options.diallerClock : undefined) ?? clock,
-      handshake: (prologue, signal, send) =>
-        new NoiseHandshake({
-          role,
-          key,
-          expectedPeer: role === 'dialler' ? bob.peerId : alice.peerId,
-          prologue,
-          send,
-          signal,
-        }),
+      handshake: (prologue, signal, send) => {
+        signals.push(signal);
+        const expectedPeer = role === 'dialler' ? bob.peerId : alice.peerId;
+        return new NoiseHandshake({ role, key, expectedPeer, prologue, send, signal });
+      },
       ...(renewAfterMessages === undefined ? {} : { renewAfterMessages }),
     });
     const got: Uint8Array[] = [];
@@ -89,7 +88,7 @@ function sealedPair(options: PairOptions = {}): Pair {
       writable: () => {},
       closed: (reason) => closed.push(reason),
     });
-    return { carrier, inner: recorded, wire, got, closed, keys };
+    return { carrier, inner: recorded, wire, got, closed, signals, keys };
   };
   return { clock, dialler: end('dialler', left), listener: end('listener', right) };
 }
@@ -186,6 +185,7 @@ test('a repeated, left out, foreign, too short or plain message closes the carri
     for (const message of make(dialler)) dialler.inner.send(message);
     await until(() => listener.closed.length > 0, name);
     assert.ok(listener.got.length <= 1);
+    assert.equal(listener.wire.length, 0, 'it was answered');
     assert.equal(clock.pendingTimers, 0);
   }
 });
@@ -331,6 +331,10 @@ test('closing and aborting are told once, and stop timers and handshakes', async
     await until(() => listener.closed.length > 0);
     await new Promise(setImmediate);
     assert.equal(dialler.closed.length, 1);
+    assert.deepEqual(
+      dialler.signals.map(({ aborted }) => aborted),
+      [true],
+    );
     assert.equal(listener.closed.length, 1);
     assert.equal(clock.pendingTimers, 0);
     const wire = dialler.wire.length;

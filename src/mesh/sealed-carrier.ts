@@ -65,8 +65,8 @@ export class SealedCarrier implements Carrier {
   #receive: NoiseCipher;
   #exporter: Bytes;
   #renewal: Renewal = { name: 'idle' };
-  /** Idle: until the next renewal. Otherwise: how long this one may take. */
-  #timer: Timer;
+  /** From the start on. Idle: until the next renewal. Otherwise: how long this one may take. */
+  #timer: Timer = { cancel: () => {} };
   #renewals = 0;
   #keysSince: number;
 
@@ -78,7 +78,6 @@ export class SealedCarrier implements Carrier {
     this.#receive = options.receive;
     this.#exporter = options.exporter;
     this.#keysSince = options.clock.monotonic();
-    this.#timer = this.#untilRenewal();
   }
 
   get kind(): Carrier['kind'] {
@@ -117,6 +116,7 @@ export class SealedCarrier implements Carrier {
     const first = this.#events === null;
     this.#events = events;
     if (first) {
+      this.#timer = this.#untilRenewal();
       this.#inner.start({
         message: (bytes) => this.#message(bytes),
         writable: () => this.#events?.writable(),
