@@ -36,6 +36,7 @@ export type SessionEvent =
   /** No streams, nothing to send, everything acknowledged. */
   | { readonly type: 'drained' }
   | { readonly type: 'drain-timeout' }
+  /** The other side broke the protocol, or we failed on what it sent. */
   | { readonly type: 'violation'; readonly error: MeshError }
   | { readonly type: 'abort'; readonly reason: string }
   | { readonly type: 'silent'; readonly silentMs: number }
@@ -84,7 +85,8 @@ export function nextSessionState(state: SessionState, event: SessionEvent): Sess
         { type: 'close-carrier', reason: state.reason },
       ]);
     case 'violation': {
-      const code = ResetCode.protocolViolation;
+      const code =
+        event.error.code === 'credit_overflow' ? ResetCode.creditOverflow : ResetCode.protocolViolation;
       const reason = event.error.message;
       const error = new MeshError('session_closed', `The session was closed: ${reason}`, {
         cause: event.error,

@@ -340,7 +340,6 @@ export class Session {
         this.#wake();
       },
       resetByUs: (stream, code) => {
-        if (this.#state.name === 'closed' && this.#table.size === 0) return;
         this.#outbox.reset(stream.id, code);
         this.#wake();
       },
