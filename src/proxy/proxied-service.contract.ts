@@ -23,7 +23,7 @@ import {
   systemClock,
   tcpProtocol,
 } from '@cocoon-mesh/protocol';
-import { httpServerOptions, serveRequests } from './http-server.node.ts';
+import { httpServerOptions, maxHttpHeaderSize, serveRequests } from './http-server.node.ts';
 import { proxyHttp, type ProxyOptions, type ProxyOutcome, proxyUpgrade } from './proxy-http.node.ts';
 import { serveHttp } from './serve-http.node.ts';
 import { ServiceConnections, type ServiceTarget } from './service-connections.node.ts';
@@ -141,7 +141,7 @@ export async function withService(
   listener: RequestListener,
   options: MeshedOptions = {},
 ): Promise<ProxiedService> {
-  const server = createServer(httpServerOptions, listener);
+  const server = createServer({ maxHeaderSize: maxHttpHeaderSize, requestTimeout: 0 }, listener);
   server.maxHeadersCount = 0;
   const port = await listen(server);
   return new ProxiedService(
@@ -198,6 +198,8 @@ export class RawService implements AsyncDisposable {
   readonly service: TcpServer;
   readonly servicePort: number;
   readonly gateway: Gateway;
+  /** Connections taken so far. */
+  connections = 0;
   readonly #sockets = new Set<Socket>();
 
   constructor(service: TcpServer, servicePort: number, gateway: Gateway) {
@@ -205,6 +207,7 @@ export class RawService implements AsyncDisposable {
     this.servicePort = servicePort;
     this.gateway = gateway;
     service.on('connection', (socket) => {
+      this.connections++;
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
@@ -325,4 +328,12 @@ export async function quiet(devices: Devices): Promise<void> {
     if (limit.aborted) throw new MeshError('timeout', 'the streams do not end');
     await new Promise((resolve) => setImmediate(resolve));
   }
+}
+
+/** Resolves when the connection of a service has been ended or cut by the other side. */
+export function ended(socket: Socket): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.on('end', resolve).on('close', () => resolve());
+  socket.resume();
+  return promise;
 }

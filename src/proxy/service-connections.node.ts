@@ -28,6 +28,16 @@ const lookupLoopback: LookupFunction = (_name, _options, callback) => {
   ]);
 };
 
+/**
+ * A connection for each request. Not `keepAlive: false`, which would send `Connection: close`: services on
+ * node:http then cut the connection with their answer, and with it a body that is still on its way.
+ */
+class SingleUseAgent extends Agent {
+  override keepSocketAlive(): boolean {
+    return false;
+  }
+}
+
 export class ServiceConnections {
   /**
    * For requests that may be sent again when a kept connection turns out dead at the moment of use. The service
@@ -38,7 +48,7 @@ export class ServiceConnections {
     maxFreeSockets: maxIdleConnections,
     timeout: idleConnectionMs,
   });
-  readonly fresh = new Agent({ keepAlive: false });
+  readonly fresh = new SingleUseAgent({ keepAlive: true });
 
   /** Ends every connection, also those in use. Idempotent. */
   close(): void {
