@@ -87,7 +87,7 @@ export interface StunMessage {
 
 /** One socket or TURN allocation below the ICE agent. */
 export interface IceProtocol {
-  readonly type: 'stun' | 'turn' | string;
+  readonly type: string;
   localCandidate?: IceCandidate;
   transport?: UdpTransport;
   /** Of `stun` protocols: opens the socket. */

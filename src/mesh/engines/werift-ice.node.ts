@@ -241,16 +241,13 @@ export class IceAgent {
   }
 
   #dtls(protocol: IceProtocol, datagram: Buffer, from: Address): void {
-    const pair = this.#pairOf(protocol, from);
-    if (pair?.state === pairSucceeded) this.#options.onDatagram(datagram);
-    else if (pair && datagram.length <= maxHeldBytes && this.#held.length < maxHeldDatagrams)
-      this.#held.push({ datagram, protocol, from });
-  }
-
-  #pairOf(protocol: IceProtocol, [host, port]: Address): IcePair | undefined {
     const selected = this.#connection.nominated;
-    if (selected?.protocol === protocol && isAt(selected, host, port)) return selected;
-    return this.#connection.checkList.find((pair) => pair.protocol === protocol && isAt(pair, host, port));
+    if (selected && isAt(selected, protocol, from)) return this.#options.onDatagram(datagram);
+    // One address may be in several pairs: as an announced candidate and as one that a check revealed.
+    const pairs = this.#connection.checkList.filter((pair) => isAt(pair, protocol, from));
+    if (pairs.some(({ state }) => state === pairSucceeded)) this.#options.onDatagram(datagram);
+    else if (pairs.length > 0 && datagram.length <= maxHeldBytes && this.#held.length < maxHeldDatagrams)
+      this.#held.push({ datagram, protocol, from });
   }
 
   #releaseHeld(): void {
@@ -261,9 +258,9 @@ export class IceAgent {
   }
 }
 
-function isAt(pair: IcePair, host: string, port: number): boolean {
+function isAt(pair: IcePair, protocol: IceProtocol, [host, port]: Address): boolean {
   const [pairHost, pairPort] = pair.remoteAddr;
-  return pairPort === port && pairHost === host;
+  return pair.protocol === protocol && pairPort === port && pairHost === host;
 }
 
 /** werift takes one server of each kind: the first. */
