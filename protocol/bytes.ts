@@ -52,10 +52,26 @@ export function toBase64Url(bytes: Uint8Array): string {
   return base64url.encode(bytes);
 }
 
-/** @throws TypeError when the text is not base64url without padding */
+/**
+ * Exactly one text stands for given bytes (RFC 4648, section 3.5): otherwise a signed object could be written
+ * in several ways that all verify, each with another hash.
+ * @throws TypeError when the text is not base64url without padding, or not the one `toBase64Url` writes
+ */
 export function fromBase64Url(text: string): Bytes {
   if (!/^[A-Za-z0-9_-]*$/.test(text)) throw new TypeError('not base64url');
-  return new Uint8Array(base64url.decode(text));
+  const bytes = new Uint8Array(base64url.decode(text));
+  if (toBase64Url(bytes) !== text) throw new TypeError('not canonical base64url');
+  return bytes;
+}
+
+/** Is it the text that `toBase64Url` writes for some bytes? */
+export function isBase64Url(text: string): boolean {
+  try {
+    fromBase64Url(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Constant time for equal lengths; the length itself is no secret. */

@@ -21,14 +21,22 @@ export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   after(delayMs, callback) {
-    const handle: unknown = setTimeout(callback, delayMs);
-    // Node's timers hold the process; the browser's are numbers and cannot.
-    if (typeof handle === 'object' && handle !== null && 'unref' in handle) {
-      (handle as { unref(): void }).unref();
+    let handle: unknown;
+    function wait(leftMs: number): void {
+      const stepMs = Math.min(leftMs, longestTimerMs);
+      handle = setTimeout(() => (leftMs > stepMs ? wait(leftMs - stepMs) : callback()), stepMs);
+      // Node's timers hold the process; the browser's are numbers and cannot.
+      if (typeof handle === 'object' && handle !== null && 'unref' in handle) {
+        (handle as { unref(): void }).unref();
+      }
     }
+    wait(delayMs);
     return { cancel: () => clearTimeout(handle as number) };
   },
 };
+
+/** The platforms keep delays in 32 bits and fire at once when they are longer: 24.8 days. */
+const longestTimerMs = 2 ** 31 - 1;
 
 /** Repeats `callback` every `intervalMs` until cancelled. */
 export function every(clock: Clock, intervalMs: number, callback: () => void): Timer {

@@ -8,6 +8,7 @@ import { publicKeyOf } from './identity.ts';
 import { limits } from './limits.ts';
 import { peekObject, signObject, verifyObject } from './signed-object.ts';
 
+/** Gives no right, so unlike the others it may say more than we know; what must not be overlooked is in `crit`. */
 const deviceRecordSchema = z.object({
   ...signedFields,
   peer_id: peerIdField,

@@ -1,21 +1,32 @@
 /** The field types that several messages and signed objects share, each with its limit. */
 
 import * as z from 'zod/mini';
+import { isBase64Url } from './bytes.ts';
+import { limits } from './limits.ts';
 
 /** libp2p PeerId of an Ed25519 key in base58. */
 export const peerIdField = z.string().check(z.regex(/^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/));
+/*
+ * Last characters of base64url are restricted to those that leave no spare bits: for each value one text only,
+ * so that comparing texts is comparing values and decoding never fails.
+ */
 /** `own_` and the SHA-256 of the first owner record, base64url. */
-export const ownerIdField = z.string().check(z.regex(/^own_[A-Za-z0-9_-]{43}$/));
+export const ownerIdField = z.string().check(z.regex(/^own_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/));
 /** 32 bytes, base64url. */
-export const key32Field = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/));
+export const key32Field = z.string().check(z.regex(/^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/));
 /** An Ed25519 signature, base64url. */
-export const signatureField = z.string().check(z.regex(/^[A-Za-z0-9_-]{86}$/));
+export const signatureField = z.string().check(z.regex(/^[A-Za-z0-9_-]{85}[AQgw]$/));
 /** Compact JWS. */
 export const jwsField = z
   .string()
-  .check(z.maxLength(8192), z.regex(/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/));
-/** 16 bytes or more of randomness, base64url. */
-export const nonceField = z.string().check(z.regex(/^[A-Za-z0-9_-]{22,64}$/));
+  .check(
+    z.maxLength(limits.maxSignedObjectBytes),
+    z.regex(/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/),
+  );
+/** 16 to 48 bytes of randomness, base64url. */
+export const nonceField = z
+  .string()
+  .check(z.minLength(22), z.maxLength(64), z.refine(isBase64Url, { error: 'not base64url' }));
 /** Seconds since 1970, as in JWT. */
 export const timeField = z.int().check(z.nonnegative());
 /** Devices and services: one DNS label, no `--` (it separates labels in app origins), no punycode. */

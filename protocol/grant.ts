@@ -6,12 +6,20 @@
 
 import * as z from 'zod/mini';
 import type { Bytes } from './bytes.ts';
-import { equalBytes, fromBase64Url, randomBytes, toBase64Url, utf8 } from './bytes.ts';
+import {
+  equalBytes,
+  fromBase64Url,
+  lengthPrefixed,
+  randomBytes,
+  sha256,
+  toBase64Url,
+  utf8,
+} from './bytes.ts';
 import { decodeJson, encodeJson } from './codec.ts';
 import { MeshError } from './errors.ts';
 import {
+  jwsField,
   key32Field,
-  nonceField,
   ownerIdField,
   peerIdField,
   signatureField,
@@ -21,15 +29,19 @@ import {
 import type { SigningKey } from './identity.ts';
 import { SignatureLabel, publicKeyOf, signLabelled, signingKeyFromSeed, verifyLabelled } from './identity.ts';
 import { limits } from './limits.ts';
-import type { Owner, OwnerKeys } from './owner.ts';
+import type { Owner, OwnerKeys, OwnerRecords } from './owner.ts';
 import { ownerRecordsField, verifyOwnerRecords } from './owner.ts';
 import type { Rights } from './rights.ts';
 import { rightsSchema } from './rights.ts';
 import { hashObject, peekObject, signObject, verifyObject } from './signed-object.ts';
 
-export const grantSchema = z.object({
+export const grantSchema = z.strictObject({
   ...signedFields,
-  jti: nonceField,
+  /**
+   * Name of the token: the hash of its owner and its one-time key (`tokenId`). Nobody can make another grant of
+   * the same name, so a receipt, which names only this, is for no other token.
+   */
+  jti: key32Field,
   /** The owner who grants, and the epoch of the key that signs. */
   iss: ownerIdField,
   epoch: z.int().check(z.nonnegative()),
@@ -53,9 +65,9 @@ export const grantSchema = z.object({
 });
 export type Grant = z.infer<typeof grantSchema>;
 
-const setupTokenSchema = z.object({
+const setupTokenSchema = z.strictObject({
   records: ownerRecordsField,
-  grant: z.string(),
+  grant: jwsField,
   /** Seed of the one-time key. */
   key: key32Field,
 });
@@ -68,11 +80,11 @@ export interface SetupToken {
   readonly oneTimeKey: SigningKey;
 }
 
-const receiptSchema = z.object({
+const receiptSchema = z.strictObject({
   ...signedFields,
-  jti: nonceField,
+  jti: key32Field,
   /** PeerId (enroll) or owner id (co-own) of the first redeemer. */
-  redeemer: z.string().check(z.maxLength(80)),
+  redeemer: z.union([peerIdField, ownerIdField]),
   iat: timeField,
 });
 export type Receipt = z.infer<typeof receiptSchema>;
@@ -80,8 +92,11 @@ export type Receipt = z.infer<typeof receiptSchema>;
 /** What the redeemer sends to signaling. */
 export const redemptionSchema = z.object({
   records: ownerRecordsField,
-  grant: z.string().check(z.maxLength(8192)),
+  grant: jwsField,
+  /** PeerId (enroll) or owner id (co-own). */
   redeemer: z.union([peerIdField, ownerIdField]),
+  /** co-own only: the redeeming owner's records, which say whose key its acceptance is by. */
+  redeemer_records: z.optional(ownerRecordsField),
   /** By the one-time key, over the redeemer and the grant's hash. */
   one_time_signature: signatureField,
   /** By the redeemer's key, over the grant's hash: nobody is attached to an owner unwillingly. */
@@ -110,7 +125,7 @@ export async function createSetupToken(
 ): Promise<{ token: string; jti: string }> {
   const oneTimeSeed = randomBytes(32);
   const oneTimeKey = await signingKeyFromSeed(oneTimeSeed);
-  const jti = toBase64Url(randomBytes(16));
+  const jti = await tokenId(owner.id, oneTimeKey.publicKey);
   const grant = await signObject(
     'grant',
     grantSchema,
@@ -123,7 +138,8 @@ export async function createSetupToken(
       scope: terms.scope,
       rights: terms.rights,
       iat: terms.now,
-      nbf: terms.now,
+      // Signaling judges by its own clock, which may be behind ours.
+      nbf: Math.max(0, terms.now - limits.clockSkewMs / 1000),
       exp: terms.expires,
       ...(terms.until === undefined ? {} : { until: terms.until }),
       one_time_key: toBase64Url(oneTimeKey.publicKey),
@@ -175,6 +191,8 @@ export async function verifyGrant(
       throw new MeshError('token_invalid', 'The setup token is not of the owner it names');
     if ((grant.scope === 'co-own') !== (grant.cocoon !== undefined))
       throw new MeshError('token_invalid', 'The setup token does not say which device it is about');
+    if (grant.jti !== (await tokenId(owner.id, fromBase64Url(grant.one_time_key))))
+      throw new MeshError('token_invalid', 'The setup token bears the name of another one');
     return { owner, grant };
   } catch (cause) {
     if (cause instanceof MeshError && cause.code === 'unknown_constraint') throw cause;
@@ -182,11 +200,27 @@ export async function verifyGrant(
   }
 }
 
-/** The two signatures. `redeemer` signs with the key that its id names. */
+/** Base64url. */
+async function tokenId(owner: string, oneTimeKey: Uint8Array): Promise<string> {
+  const parts = lengthPrefixed(utf8('cocoon/token/1'), utf8(owner), oneTimeKey);
+  return toBase64Url(await sha256(parts));
+}
+
+/** @throws MeshError token_not_yet_valid | token_expired unless the token can be redeemed at `now` (seconds) */
+export function assertGrantValidAt(grant: Grant, now: number): void {
+  if (now < grant.nbf) throw new MeshError('token_not_yet_valid');
+  if (now >= grant.exp) throw new MeshError('token_expired');
+}
+
+/**
+ * The two signatures. `redeemer` signs with the key that its id names.
+ * @param redeemerRecords of the redeeming owner, for a co-own token
+ */
 export async function redeem(
   token: SetupToken,
   redeemer: SigningKey,
   redeemerId: string,
+  redeemerRecords?: OwnerRecords,
 ): Promise<Redemption> {
   const grantHash = await hashObject(token.grantJws);
   const oneTime = await signLabelled(
@@ -200,23 +234,21 @@ export async function redeem(
     records: token.owner.records,
     grant: token.grantJws,
     redeemer: redeemerId,
+    ...(redeemerRecords === undefined ? {} : { redeemer_records: redeemerRecords }),
     one_time_signature: toBase64Url(oneTime),
     acceptance: toBase64Url(acceptance),
   };
 }
 
 /**
- * Checks grant and both signatures; dates are the caller's matter.
- * @param redeemerKey of the redeemer; by default the key inside its PeerId
+ * Checks grant and both signatures; dates are the caller's matter (`assertGrantValidAt`).
  * @throws MeshError token_invalid | unknown_constraint
  */
-export async function verifyRedemption(
-  redemption: Redemption,
-  redeemerKey: Bytes = publicKeyOf(redemption.redeemer),
-): Promise<{ owner: Owner; grant: Grant }> {
+export async function verifyRedemption(redemption: Redemption): Promise<{ owner: Owner; grant: Grant }> {
   const { owner, grant } = await verifyGrant(redemption.records, redemption.grant);
   const grantHash = await hashObject(redemption.grant);
   try {
+    const redeemerKey = await redeemerKeyOf(redemption, grant.scope);
     await verifyLabelled(
       fromBase64Url(grant.one_time_key),
       fromBase64Url(redemption.one_time_signature),
@@ -236,6 +268,14 @@ export async function verifyRedemption(
   return { owner, grant };
 }
 
+/** Of a device for `enroll`, of an owner for `co-own`, and of nothing else. */
+async function redeemerKeyOf(redemption: Redemption, scope: Grant['scope']): Promise<Bytes> {
+  if (scope === 'enroll') return publicKeyOf(redemption.redeemer);
+  const { id, publicKey } = await verifyOwnerRecords(redemption.redeemer_records ?? []);
+  if (id !== redemption.redeemer) throw new MeshError('token_invalid', 'The records are of another owner');
+  return publicKey;
+}
+
 /** Signaling's word that this redeemer was the first, and when. */
 export async function signReceipt(
   key: SigningKey,
@@ -245,7 +285,7 @@ export async function signReceipt(
   return signObject('receipt', receiptSchema, payload, key);
 }
 
-/** @throws MeshError token_invalid */
+/** @throws MeshError token_invalid | token_not_yet_valid | token_expired | unknown_constraint */
 export async function verifyReceipt(receiptJws: string, grant: Grant, redeemer: string): Promise<Receipt> {
   try {
     const receipt = await verifyObject(
@@ -256,14 +296,19 @@ export async function verifyReceipt(receiptJws: string, grant: Grant, redeemer: 
     );
     if (receipt.jti !== grant.jti || receipt.redeemer !== redeemer)
       throw new MeshError('token_invalid', 'The receipt is for another redemption');
-    if (receipt.iat < grant.nbf || receipt.iat > grant.exp)
-      throw new MeshError('token_expired', 'The setup token was not valid when it was redeemed');
+    assertGrantValidAt(grant, receipt.iat);
     return receipt;
   } catch (cause) {
-    if (cause instanceof MeshError && cause.code === 'token_expired') throw cause;
+    if (cause instanceof MeshError && receiptCodes.has(cause.code)) throw cause;
     throw new MeshError('token_invalid', undefined, { cause });
   }
 }
+
+const receiptCodes: ReadonlySet<string> = new Set([
+  'token_not_yet_valid',
+  'token_expired',
+  'unknown_constraint',
+]);
 
 /** Reads a grant whose signature was checked before. */
 export function peekGrant(grantJws: string): Grant {

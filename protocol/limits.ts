@@ -35,6 +35,8 @@ export const limits = {
   provisionalMs: 7 * 24 * 3600_000,
   browserMembershipMs: 30 * 24 * 3600_000,
   maxMembershipBytes: 32 * KiB,
+  /** Compact JWS. A grant of narrow rights is about 1 KiB; a hash and a signature are checked over all of it. */
+  maxSignedObjectBytes: 8 * KiB,
   maxRevocations: 10_000,
   /** Sign-in links are read off a terminal and clicked. */
   signInLinkMs: 10 * 60_000,

@@ -23,7 +23,7 @@ import type { Rights } from './rights.ts';
 import { rightsSchema } from './rights.ts';
 import { peekObject, signObject, verifyObject } from './signed-object.ts';
 
-export const membershipSchema = z.object({
+export const membershipSchema = z.strictObject({
   ...signedFields,
   iss: ownerIdField,
   epoch: z.int().check(z.nonnegative()),
@@ -100,14 +100,18 @@ export async function signMembership(owner: OwnerKeys, terms: MembershipTerms): 
 /**
  * @param peerId the proven peer that shows it
  * @param now seconds since 1970
+ * @param newestEpoch the highest one of its owner that was ever seen: what a lost secret signed is void
  * @throws MeshError membership_invalid | membership_expired | unknown_constraint
  */
 export async function verifyMembership(
   proof: MembershipProof,
   peerId: string,
   now: number,
+  newestEpoch = 0,
 ): Promise<ProvenMembership> {
   const proven = await verifyChain(proof);
+  if (proven.epoch < newestEpoch)
+    throw new MeshError('membership_invalid', 'The membership is of an epoch before the last rotation');
   if (proven.peerId !== peerId)
     throw new MeshError('membership_invalid', 'The membership belongs to another device');
   if (proven.expires !== null && proven.expires <= now) throw new MeshError('membership_expired');

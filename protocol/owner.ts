@@ -13,7 +13,7 @@ import { signingKeyFromSeed } from './identity.ts';
 import { limits } from './limits.ts';
 import { hashObject, peekObject, signObject, verifyObject } from './signed-object.ts';
 
-const ownerRecordSchema = z.object({
+const ownerRecordSchema = z.strictObject({
   ...signedFields,
   /** Ed25519 public key that signs grants, memberships and revocations of this epoch. */
   key: key32Field,
@@ -71,26 +71,62 @@ export async function createOwnerSecret(): Promise<{ secret: OwnerSecret; recove
   return { secret, recoveryCode: await sealText(recoveryPrefix, recoverySeed) };
 }
 
-/** The keys and the first record of a secret: the same on every device that holds it. */
-export async function ownerKeys(secret: OwnerSecret): Promise<OwnerKeys> {
+/**
+ * The keys of a secret: the same on every device that holds it.
+ * @param records of this owner, needed once the secret was rotated; without them the secret is a first one
+ * @throws MeshError membership_invalid when the newest record is of another secret
+ */
+export async function ownerKeys(secret: OwnerSecret, records?: OwnerRecords): Promise<OwnerKeys> {
+  const { key, discoveryKey, content } = await deriveKeys(secret);
+  const chain = records ?? [
+    await signObject('owner-record', ownerRecordSchema, { ...content, epoch: 0 }, key),
+  ];
+  const { id, epoch, publicKey } = await verifyOwnerRecords(chain);
+  if (!equalBytes(publicKey, key.publicKey))
+    throw new MeshError('membership_invalid', 'The secret is not the newest one of this owner');
+  return { id, key, discoveryKey, records: chain, epoch };
+}
+
+/**
+ * Puts a new secret in the place of one that leaked. The next record is signed by the recovery key, which
+ * whoever has the old secret does not have.
+ * @param secret made anew, with a recovery code of its own
+ * @throws MeshError key_corrupt when the code is malformed or another owner's
+ */
+export async function rotateOwner(
+  records: OwnerRecords,
+  recoveryCode: string,
+  secret: OwnerSecret,
+): Promise<OwnerKeys> {
+  const { epoch } = await verifyOwnerRecords(records);
+  const newest = records.at(-1) ?? '';
+  const seed = await openText(recoveryPrefix, recoveryCode.trim(), 32, 'recovery code');
+  const recoveryKey = await signingKeyFromSeed(seed);
+  const expected = fromBase64Url(peekObject('owner-record', ownerRecordSchema, newest).recovery_key_hash);
+  if (!equalBytes(await sha256(recoveryKey.publicKey), expected))
+    throw new MeshError('key_corrupt', 'The recovery code is not the one of this owner');
+  const { content } = await deriveKeys(secret);
+  const record = {
+    ...content,
+    epoch: epoch + 1,
+    recovery_key: toBase64Url(recoveryKey.publicKey),
+    previous: toBase64Url(await hashObject(newest)),
+  };
+  const next = await signObject('owner-record', ownerRecordSchema, record, recoveryKey);
+  return ownerKeys(secret, [...records, next]);
+}
+
+async function deriveKeys(secret: OwnerSecret) {
   const key = await signingKeyFromSeed(await derive(secret.seed, 'cocoon/owner-key/1'));
   const discoveryKey = await derive(secret.seed, 'cocoon/discovery-key/1');
-  const record = await signObject(
-    'owner-record',
-    ownerRecordSchema,
-    {
-      v: 1,
-      crit: [],
-      key: toBase64Url(key.publicKey),
-      epoch: 0,
-      recovery_key_hash: toBase64Url(secret.recoveryKeyHash),
-      discovery_key_hash: toBase64Url(await sha256(discoveryKey)),
-    },
-    key,
-  );
-  const records = [record];
-  const { id, epoch } = await verifyOwnerRecords(records);
-  return { id, key, discoveryKey, records, epoch };
+  const content = {
+    v: 1,
+    crit: [],
+    key: toBase64Url(key.publicKey),
+    recovery_key_hash: toBase64Url(secret.recoveryKeyHash),
+    discovery_key_hash: toBase64Url(await sha256(discoveryKey)),
+  };
+  return { key, discoveryKey, content };
 }
 
 /**
@@ -159,7 +195,8 @@ async function openText(prefix: string, text: string, length: number, what: stri
   } catch {
     throw new MeshError('key_corrupt', `The ${what} has characters that do not belong there`);
   }
-  if (bytes.length !== length + 4) throw new MeshError('key_corrupt', `The ${what} is not complete`);
+  if (bytes.length < length + 4) throw new MeshError('key_corrupt', `The ${what} is not complete`);
+  if (bytes.length > length + 4) throw new MeshError('key_corrupt', `The ${what} is too long`);
   const body = bytes.slice(0, length);
   if (!equalBytes((await sha256(body)).slice(0, 4), bytes.slice(length)))
     throw new MeshError('key_corrupt', `The ${what} has a typing error`);

@@ -18,7 +18,8 @@ const rightName = z.string().check(z.maxLength(64), z.regex(/^(\*|[a-z0-9]+([.-]
 
 export const rightsSchema = z
   .array(
-    z.object({
+    // Strict: an unknown member would be a narrowing, and dropping it would widen the right.
+    z.strictObject({
       protocol: z.enum(RightProtocol),
       verbs: z.array(z.enum(Verb)).check(z.minLength(1), z.maxLength(Verb.length)),
       names: z.array(rightName).check(z.minLength(1), z.maxLength(64)),

@@ -10,7 +10,7 @@ import type { SigningKey } from './identity.ts';
 import { limits } from './limits.ts';
 import { peekObject, signObject, verifyObject } from './signed-object.ts';
 
-const ticketSchema = z.object({
+const ticketSchema = z.strictObject({
   ...signedFields,
   jti: nonceField,
   /** The owner that both share. */
