@@ -33,6 +33,8 @@ export interface MeshedOptions {
   readonly clock?: Clock;
   readonly services?: ReadonlyMap<string, ServiceTarget>;
   readonly proxy?: Partial<ProxyOptions>;
+  /** In place of the real serving end: a device that does what a test wants. It must read its streams. */
+  readonly accept?: (stream: Stream) => void;
 }
 
 /** Two devices joined by a session; the second has services. */
@@ -63,7 +65,7 @@ export class Devices implements AsyncDisposable {
       carrier: right,
       localPeer: 'serving',
       remotePeer: 'asking',
-      acceptStream: (stream) => this.#accept(stream),
+      acceptStream: options.accept ?? ((stream) => this.#accept(stream)),
     });
   }
 

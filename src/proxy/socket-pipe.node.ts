@@ -52,6 +52,8 @@ async function toStream(socket: Duplex, stream: Stream): Promise<void> {
   socket.on('close', onClose);
   if (socket.readableEnded) resolve();
   else if (socket.destroyed) reject(closed());
+  // Whoever accepted it may have paused it until somebody listens.
+  socket.resume();
   try {
     await promise;
     stream.end();
