@@ -30,7 +30,7 @@ export interface Channel {
  * `writable` turns false at `high` bytes and true again at `low` (the engine's buffered-amount-low threshold).
  * More in the queue only makes small messages wait behind bulk; less lets it run dry between two wake-ups.
  */
-export const channelMarks = { high: 128 * KiB, low: 32 * KiB } as const;
+export const channelMarks = { high: 64 * KiB, low: 16 * KiB } as const;
 
 /** What an unproven peer can make us hold before anybody listens: proof and HELLO are below 100 KiB. */
 const maxHeldBytes = 1024 * KiB;

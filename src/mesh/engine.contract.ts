@@ -5,11 +5,18 @@
  */
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { createSocket } from 'node:dgram';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { equalBytes, limits, MeshError } from '@cocoon-mesh/protocol';
 import type { Engine } from './engine.ts';
 import { introduce, link, listen, openSide, patterned, sendAll } from './engine-pair.contract.ts';
+import { EngineProcess } from './engine-process.contract.ts';
 import { formatDescription, parseCandidate, parseDescription } from './sdp.ts';
 import { lossyRelay } from './udp-relay.contract.ts';
 
@@ -18,6 +25,7 @@ export interface ContractPair {
   readonly answerer: () => Promise<Engine>;
 }
 
+const run = promisify(execFile);
 const KiB = 1024;
 const never = new AbortController().signal;
 const hasCode =
@@ -344,6 +352,32 @@ export function engineContract(name: string, engines: ContractPair): void {
       }
     });
 
+    it('asks no name server, and connects where there is loopback only', async (t) => {
+      for (const engine of new Set([offering.name, answering.name])) {
+        const alone = await runAlone(engine);
+        if (!alone) return t.skip('this machine gives out no namespaces');
+        assert.deepEqual(alone, { interfaces: ['lo'], asked: 0, counted: true });
+      }
+    });
+
+    it('outlives the other process being killed: silence, no crash, and a close in time', async () => {
+      for (const role of ['offerer', 'answerer'] as const) {
+        const [engine, other] = role === 'offerer' ? [offering, answering] : [answering, offering];
+        await using peer = new EngineProcess(other.name);
+        const { side, carrier } = await peer.link(engine, role);
+        const here = listen(carrier);
+        carrier.send(patterned(500, 1));
+        await here.until((listener) => listener.messages.length === 1);
+        await peer.kill();
+        for (let i = 0; i < 16; i++) carrier.send(patterned(64 * KiB, i));
+        const start = performance.now();
+        await carrier.close('gone');
+        assert.ok(performance.now() - start < limits.closeDrainMs + 1500);
+        assert.equal(here.closes.length, 1);
+        await side.connection.close();
+      }
+    });
+
     it('opens and closes 50 connections without leaving a socket or a timer', async () => {
       const inUse = (): number =>
         process.getActiveResourcesInfo().filter((name) => /UDP|Socket|Timeout/.test(name)).length;
@@ -361,6 +395,38 @@ export function engineContract(name: string, engines: ContractPair): void {
       assert.ok((openMs[49] ?? 0) < 1000, `the slowest took ${openMs[49]} ms, the median ${openMs[25]} ms`);
     });
   });
+}
+
+interface Alone {
+  readonly interfaces: readonly string[];
+  readonly asked: number;
+  readonly counted: boolean;
+}
+
+/** Null where namespaces, or the tools to set them up, are not to be had. */
+async function runAlone(engine: string): Promise<Alone | null> {
+  const folder = await mkdtemp(join(tmpdir(), 'engine-alone-'));
+  try {
+    const resolvConf = join(folder, 'resolv.conf');
+    await writeFile(resolvConf, 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n');
+    const setUp = 'ip link set lo up && mount --bind "$0" /etc/resolv.conf';
+    const namespaces = ['-rnm', 'sh', '-c'];
+    const allowed = await run('unshare', [...namespaces, setUp, resolvConf]).then(
+      () => true,
+      () => false,
+    );
+    if (!allowed) return null;
+    const file = fileURLToPath(new URL('engines/engine-alone.node.ts', import.meta.url));
+    const command = `${setUp} && exec "$@"`;
+    const { stdout } = await run(
+      'unshare',
+      [...namespaces, command, resolvConf, process.execPath, file, engine],
+      { timeout: 30_000 },
+    );
+    return JSON.parse(stdout) as Alone;
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 }
 
 const fingerprintLine = /a=fingerprint:.*\r\n/;
