@@ -118,12 +118,15 @@ export interface GrantTerms {
   readonly cocoon?: string;
 }
 
-/** Makes a setup token. Only a holder of the secret can. */
+/**
+ * Makes a setup token. Only a holder of the secret can.
+ * @param oneTimeSeed never used twice; given only where the same token must come out again (vectors)
+ */
 export async function createSetupToken(
   owner: OwnerKeys,
   terms: GrantTerms,
+  oneTimeSeed: Uint8Array = randomBytes(32),
 ): Promise<{ token: string; jti: string }> {
-  const oneTimeSeed = randomBytes(32);
   const oneTimeKey = await signingKeyFromSeed(oneTimeSeed);
   const jti = await tokenId(owner.id, oneTimeKey.publicKey);
   const grant = await signObject(

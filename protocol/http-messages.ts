@@ -274,6 +274,7 @@ export class HttpRecordDecoder<Head extends { readonly upgrade?: string | undefi
     if (!isAllowed(this.#direction, this.#state, kind)) throw violation(`record ${kind} may not stand here`);
     // An empty body record would be a way to make the reader work for nothing.
     if (kind === RecordKind.body && length === 0) throw violation('a body record is empty');
+    if (kind === RecordKind.connected && length > 0) throw violation('this record has no payload');
     if (kind !== RecordKind.body && length > maxHeadRecordBytes) throw new MeshError('header_too_large');
   }
 
