@@ -90,17 +90,36 @@ test('a stream that was read long ago goes on when others use up the session', a
   await written;
 });
 
-test('giving up unread streams gives the session its credit back', async () => {
-  const accepted: Stream[] = [];
-  const { left } = sessionPair({ acceptRight: (stream) => accepted.push(stream) });
-  for (let i = 0; i < 3; i++) left.open('/unread').write(new Uint8Array(limits.streamWindowBytes));
+const tiny = { sessionWindowBytes: 64, streamWindowBytes: 128, streamMinimumBytes: 8 };
+const open2 = '20 000003 00000002 02 2f70';
+const open4 = '20 000003 00000004 02 2f70';
+
+test('giving up an unread stream gives the session its credit back', async () => {
+  const wire = bareWire(tiny);
+  await wire.say(`${open2} 30 000028 00000002 ${'07'.repeat(40)}`);
+  assert.deepEqual(wire.heard(), []);
+  wire.accepted[0]?.reset(ResetCode.cancel);
   await turn();
-  for (const stream of accepted) stream.reset(ResetCode.cancel);
-  const fresh = left.open('/fresh');
-  const written = writeAll(fresh, 20_000_000).then(() => fresh.end());
+  assert.deepEqual(wire.heard(), ['40 000008 00000000 0000000000000068', '50 000002 00000002 0001']);
+});
+
+test('bytes that broke the credit of a stream give the session its credit back', async () => {
+  const wire = bareWire({ ...tiny, streamWindowBytes: 16 });
+  await wire.say(`${open2} 30 000028 00000002 ${'07'.repeat(40)}`);
+  assert.deepEqual(wire.heard(), ['40 000008 00000000 0000000000000068', '50 000002 00000002 0008']);
+});
+
+test('a session whose credit runs short announces what is read without waiting', async () => {
+  const wire = bareWire(tiny);
+  await wire.say(`${open2} 30 000028 00000002 ${'07'.repeat(40)}`);
+  await wire.say(`${open4} 30 000010 00000004 ${'07'.repeat(16)}`);
+  wire.heard();
+  await wire.accepted[1]?.read();
   await turn();
-  assert.equal((await readAll(accepted.at(-1) as Stream)).length, 20_000_000);
-  await written;
+  assert.deepEqual(wire.heard(), [
+    '40 000008 00000000 0000000000000050',
+    '40 000008 00000004 0000000000000090',
+  ]);
 });
 
 test('a stream that ended unread keeps its place until it is read or given up', async () => {
