@@ -137,6 +137,11 @@ export class HostileSignaling {
     if (client) write(client.socket, message);
   }
 
+  /** Cuts every connection; clients come back by themselves. */
+  dropAll(): void {
+    for (const socket of this.#sockets.clients) socket.terminate();
+  }
+
   async close(): Promise<void> {
     for (const socket of this.#sockets.clients) socket.terminate();
     this.#http.close();
