@@ -42,6 +42,11 @@ export class Heartbeat {
     this.#heardAt = nowMs;
   }
 
+  /** Milliseconds since something came. */
+  get silentMs(): number {
+    return this.#clock.monotonic() - this.#heardAt;
+  }
+
   stop(): void {
     this.#timer.cancel();
   }
