@@ -13,20 +13,23 @@ interface MaybeSetImmediate {
 }
 
 /** `later` where there is no `setImmediate`: a message to ourselves, which browsers do not slow down to 4 ms. */
-function laterByMessage(): (callback: () => void) => void {
+export function laterByMessage(): { later: Scheduler['later']; close: () => void } {
   const waiting: (() => void)[] = [];
   const { port1, port2 } = new MessageChannel();
   port1.addEventListener('message', () => waiting.shift()?.());
   port1.start();
-  return (callback) => {
-    waiting.push(callback);
-    port2.postMessage(null);
+  return {
+    later: (callback) => {
+      waiting.push(callback);
+      port2.postMessage(null);
+    },
+    close: () => port1.close(),
   };
 }
 
-function platformLater(): (callback: () => void) => void {
+function platformLater(): Scheduler['later'] {
   const { setImmediate } = globalThis as MaybeSetImmediate;
-  return setImmediate ? (callback) => void setImmediate(callback) : laterByMessage();
+  return setImmediate ? (callback) => void setImmediate(callback) : laterByMessage().later;
 }
 
 export const platformScheduler: Scheduler = {
