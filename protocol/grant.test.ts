@@ -44,7 +44,7 @@ function altered(jws: string, change: object): string {
 
 /** A grant that the owner really signed, differing from a good one. */
 async function signedGrant(change: Record<string, unknown>): Promise<string> {
-  return signObject('grant', grantSchema, { ...grant, ...change } as Grant, owner.key);
+  return signObject('grant', grantSchema, { ...grant, ...change }, owner.key);
 }
 
 /** Signed past the schema, as a newer version with more to say would. */

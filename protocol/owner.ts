@@ -5,7 +5,16 @@
 
 import * as z from 'zod/mini';
 import type { Bytes } from './bytes.ts';
-import { concat, equalBytes, fromBase64Url, randomBytes, sha256, toBase64Url, utf8 } from './bytes.ts';
+import {
+  concat,
+  equalBytes,
+  fromBase64Url,
+  isBase64Url,
+  randomBytes,
+  sha256,
+  toBase64Url,
+  utf8,
+} from './bytes.ts';
 import { MeshError } from './errors.ts';
 import { key32Field, signedFields } from './fields.ts';
 import type { SigningKey } from './identity.ts';
@@ -183,22 +192,28 @@ export async function secretFromText(text: string): Promise<OwnerSecret> {
   return { seed: bytes.slice(0, 32), recoveryKeyHash: bytes.slice(32) };
 }
 
+const checksumBytes = 4;
+
+async function checksum(bytes: Uint8Array): Promise<Bytes> {
+  return (await sha256(bytes)).slice(0, checksumBytes);
+}
+
 async function sealText(prefix: string, bytes: Uint8Array): Promise<string> {
-  return prefix + toBase64Url(concat(bytes, (await sha256(bytes)).slice(0, 4)));
+  return prefix + toBase64Url(concat(bytes, await checksum(bytes)));
 }
 
 async function openText(prefix: string, text: string, length: number, what: string): Promise<Bytes> {
   if (!text.startsWith(prefix)) throw new MeshError('key_corrupt', `A ${what} starts with ${prefix}`);
-  let bytes: Bytes;
-  try {
-    bytes = fromBase64Url(text.slice(prefix.length));
-  } catch {
+  const sealed = text.slice(prefix.length);
+  if (!/^[A-Za-z0-9_-]*$/.test(sealed))
     throw new MeshError('key_corrupt', `The ${what} has characters that do not belong there`);
-  }
-  if (bytes.length < length + 4) throw new MeshError('key_corrupt', `The ${what} is not complete`);
-  if (bytes.length > length + 4) throw new MeshError('key_corrupt', `The ${what} is too long`);
+  // Judged as text: what is cut off in the middle of a byte is incomplete before it is anything else.
+  const sealedLength = Math.ceil(((length + checksumBytes) * 4) / 3);
+  if (sealed.length < sealedLength) throw new MeshError('key_corrupt', `The ${what} is not complete`);
+  if (sealed.length > sealedLength) throw new MeshError('key_corrupt', `The ${what} is too long`);
+  const bytes = isBase64Url(sealed) ? fromBase64Url(sealed) : new Uint8Array(length + checksumBytes);
   const body = bytes.slice(0, length);
-  if (!equalBytes((await sha256(body)).slice(0, 4), bytes.slice(length)))
+  if (!equalBytes(await checksum(body), bytes.slice(length)))
     throw new MeshError('key_corrupt', `The ${what} has a typing error`);
   return body;
 }

@@ -128,6 +128,14 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
 export type ServerMessage = z.infer<typeof serverMessageSchema>;
 
 /**
+ * The outline of any message, to tell one of an unknown type, which a newer side may send, from a broken one.
+ */
+export const messageOutlineSchema = z.object({
+  type: z.string().check(z.maxLength(64)),
+  id: z.optional(requestId),
+});
+
+/**
  * What a sign-in signature covers, after the label `SignatureLabel.signIn`: the URL the peer dialled (so that a
  * relaying server is found out), both nonces, the server's time.
  */
