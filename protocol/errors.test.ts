@@ -45,7 +45,7 @@ describe('an error', () => {
   it('reads as one sentence without an end mark', () => {
     for (const [code, row] of Object.entries(errorCodes)) {
       assert.match(code, /^[a-z]+(_[a-z]+)*$/);
-      assert.match(row.message, /^[A-Z].*[^.]$/, code);
+      assert.match(row.message, /^([A-Z]|config\.toml).*[^.]$/, code);
       const { hint } = row as { hint?: string };
       if (hint !== undefined) assert.match(hint, /^[A-Z].*\.$|^Example: /, code);
     }
