@@ -201,7 +201,7 @@ test('the prologue is the one that docs/protocol.md describes', () => {
   const prints = { offererFingerprint: Uint8Array.of(1), answererFingerprint: Uint8Array.of(2, 3) };
   const hex = toHex(proofPrologue({ ...peers, binding: { kind: 'webrtc', ...prints } }, Uint8Array.of(9)));
   const part = (bytes: Uint8Array): string => bytes.length.toString(16).padStart(8, '0') + toHex(bytes);
-  const binding = fromHex('00000001' + '01' + '00000002' + '0203');
+  const binding = fromHex('0000000101000000020203');
   const parts = [utf8('cocoon/proof/1'), utf8('webrtc'), utf8('A'), utf8('BC'), binding, Uint8Array.of(9)];
   assert.equal(hex, parts.map(part).join(''));
 });

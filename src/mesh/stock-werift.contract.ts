@@ -27,7 +27,12 @@ interface StockChannel {
 interface StockConnection {
   readonly localDescription: { readonly sdp: string };
   readonly dtlsTransports: readonly {
-    readonly dtls?: { readonly cipher: { readonly remoteCertificate?: Buffer } };
+    srtpProfiles: readonly never[];
+    readonly onStateChange: { subscribe(listener: (state: string) => void): void };
+    readonly dtls?: {
+      readonly cipher: { readonly remoteCertificate?: Buffer };
+      readonly dtls: { flight: number };
+    };
   }[];
   createDataChannel(label: string, options: { negotiated: boolean; id: number }): StockChannel;
   createOffer(): Promise<object>;
@@ -65,23 +70,35 @@ export function copiedCertificate(der: Uint8Array): StockCertificate {
 export class StockPeer {
   /** Resolves when its own side believes that the channel is open. */
   readonly opened: Promise<void>;
+  /** DER of the certificate that the other side presented, once DTLS is through. */
+  readonly remoteCertificate: Promise<Buffer>;
   readonly received: Buffer[] = [];
   readonly #connection: StockConnection;
   readonly #channel: StockChannel;
   readonly #open = Promise.withResolvers<void>();
+  readonly #certificate = Promise.withResolvers<Buffer>();
 
   constructor(keys: StockCertificate) {
     this.opened = this.#open.promise;
+    this.remoteCertificate = this.#certificate.promise;
     this.#connection = new werift.RTCPeerConnection({
       // Without one it asks a public server.
       iceServers: [{ urls: 'stun:127.0.0.1:9' }],
-      iceStunGatherTimeout: 1,
+      iceStunGatherTimeout: 0.01,
       iceAdditionalHostAddresses: ['127.0.0.1'],
       dtls: { keys },
     });
     this.#channel = this.#connection.createDataChannel('cocoon', { negotiated: true, id: 0 });
     this.#channel.stateChanged.subscribe((state) => {
       if (state === 'open') this.#open.resolve();
+    });
+    const [dtls] = this.#connection.dtlsTransports;
+    if (!dtls) throw new Error('werift made no DTLS transport');
+    // Otherwise it gives up on a client that does not ask for media.
+    dtls.srtpProfiles = [];
+    dtls.onStateChange.subscribe((state) => {
+      const certificate = dtls.dtls?.cipher.remoteCertificate;
+      if (state === 'connected' && certificate) this.#certificate.resolve(certificate);
     });
     this.#channel.onMessage.subscribe((data) => this.received.push(Buffer.from(data)));
   }
@@ -110,12 +127,9 @@ export class StockPeer {
     this.#channel.send(Buffer.from(bytes));
   }
 
-  /** DER of the certificate that the other side presented, once it did. */
-  get remoteCertificate(): Buffer | undefined {
-    return this.#connection.dtlsTransports[0]?.dtls?.cipher.remoteCertificate;
-  }
-
   async close(): Promise<void> {
+    // werift sends a flight again for half a minute and then throws, closed or not; unless it went on.
+    for (const { dtls } of this.#connection.dtlsTransports) if (dtls) dtls.dtls.flight = Infinity;
     await Promise.race([this.#connection.close(), new Promise((resolve) => setTimeout(resolve, 500))]);
   }
 }
