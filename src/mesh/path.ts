@@ -17,6 +17,11 @@ export function pathBetween(local: PathEnd, remote: PathEnd): Path {
   if (local.type === 'relay' || remote.type === 'relay') return 'turn';
   const hidden = remote.address === '' || remote.address.endsWith('.local');
   const near = (end: PathEnd): boolean => privatePattern.test(end.address);
-  if (near(remote) || (hidden && local.type === 'host' && remote.type === 'host')) return 'lan';
+  if (
+    near(remote) ||
+    (remote.address !== '' && remote.address === local.address) ||
+    (hidden && local.type === 'host' && remote.type === 'host')
+  )
+    return 'lan';
   return 'direct';
 }

@@ -17,7 +17,7 @@ export interface Description {
   readonly icePassword: string;
   /** SHA-256 of the certificate, 32 bytes. */
   readonly fingerprint: Bytes;
-  /** DTLS role (RFC 8842): an offer leaves it open, an answer takes one. */
+  /** DTLS role (RFC 8842): an offer leaves it open or asks to be the client, an answer takes one. */
   readonly setup: 'actpass' | 'active' | 'passive';
   readonly mid: string;
   readonly sctpPort: number;
@@ -178,7 +178,7 @@ function formatFingerprint(fingerprint: Bytes): string {
 }
 
 function parseSetup(value: string | undefined, type: SdpType): Description['setup'] {
-  if (type === 'offer' && value === 'actpass') return value;
+  if (type === 'offer' && (value === 'actpass' || value === 'active')) return value;
   if (type === 'answer' && (value === 'active' || value === 'passive')) return value;
   throw bad(`setup does not fit an ${type}`);
 }

@@ -36,8 +36,13 @@ const sctpSettings = {
   initialCongestionWindow: 32,
 } as const;
 
-/** Costs nothing where checks get through; behind NATs that need ours to open the way, this much. */
-const clientHoldMs = 100;
+/**
+ * How long remote candidates, and with them our checks, are held back. The DTLS server's checks wait until a
+ * near answer has been read: the library starts DTLS before it has stored the description it compares the
+ * certificate with, and fails when both come together. The client's wait longer, so that the server is ready
+ * first; mostly it connects before, by answering the server's checks.
+ */
+const holdMs = { server: 10, client: 100 } as const;
 
 /** @throws MeshError engine_unavailable where no prebuilt fits this machine */
 export async function libdatachannelEngine(clock: Clock = systemClock): Promise<Engine> {
@@ -121,10 +126,15 @@ class LibdatachannelConnection implements PeerConnection {
     return this.#state.remote.fingerprint;
   }
 
+  /**
+   * Offers to be the DTLS client, and as answerer takes that part by itself: its server may overlook a
+   * ClientHello that comes before ICE is ready until the next datagram, a second later. Only between two of
+   * this engine one has to be the server.
+   */
   async createOffer(): Promise<string> {
     if (this.#state.name !== 'new') throw outOfTurn('createOffer');
     this.#openChannel();
-    const local = this.#localDescription('offer');
+    const local: Description = { ...this.#localDescription('offer'), setup: 'active' };
     this.#state = { name: 'offered', local };
     return formatDescription(local);
   }
@@ -166,7 +176,7 @@ class LibdatachannelConnection implements PeerConnection {
 
   close(): Promise<void> {
     if (this.#link) this.#link.carrier.abort('the connection was closed');
-    else this.#destroy();
+    else this.#destroy('it was closed');
     return this.#whenEnded();
   }
 
@@ -196,7 +206,7 @@ class LibdatachannelConnection implements PeerConnection {
       sendBytes: (message) => void channel.sendMessageBinary(message),
       sendText: (message) => void channel.sendMessage(message),
       destroy: () => {
-        this.#destroy();
+        this.#destroy('it was closed');
         return this.#whenEnded();
       },
     };
@@ -217,15 +227,9 @@ class LibdatachannelConnection implements PeerConnection {
     return { ...parseDescription(own.sdp, type), maxMessageBytes: limits.maxCarrierMessageBytes };
   }
 
-  /**
-   * Told that the offerer is the DTLS client, the library answers `passive`. Its own choice, `active`, runs
-   * into a race of its DTLS server: a ClientHello that comes before the server's ICE is ready may be looked
-   * at only when the next datagram comes, a second later.
-   */
   #setRemote(remote: Description): void {
-    const told: Description = remote.type === 'offer' ? { ...remote, setup: 'active' } : remote;
     try {
-      this.#native.setRemoteDescription(formatDescription(told), remote.type);
+      this.#native.setRemoteDescription(formatDescription(remote), remote.type);
     } catch (error) {
       throw new MeshError('bad_sdp', 'The engine did not take the session description', { cause: error });
     }
@@ -235,10 +239,9 @@ class LibdatachannelConnection implements PeerConnection {
   #agree(local: Description, remote: Description): void {
     this.#state = { name: 'agreed', local, remote };
     this.#early.unshift(...remote.candidates.filter((candidate) => this.#usable(candidate)));
-    // As DTLS client we let the other side's checks come first, so that its server is ready before we are.
-    if (remote.setup === 'passive')
-      this.#holding = this.#clock.after(clientHoldMs, () => this.#releaseEarly());
-    else this.#releaseEarly();
+    const isServer = local.setup === 'passive' || remote.setup === 'active';
+    const wait = isServer ? holdMs.server : holdMs.client;
+    this.#holding = this.#clock.after(wait, () => this.#releaseEarly());
   }
 
   #releaseEarly(): void {
@@ -290,15 +293,15 @@ class LibdatachannelConnection implements PeerConnection {
     if (state !== 'failed' && state !== 'disconnected' && state !== 'closed') return;
     this.#opening.fail(state);
     if (this.#link) this.#link.carrier.lost(`the connection is ${state}`);
-    else this.#destroy();
+    else this.#destroy(`the connection is ${state}`);
   }
 
-  #destroy(): void {
+  #destroy(reason: string): void {
     if (this.#state.name === 'closed') return;
     const { name: _, ...known } = this.#state;
     this.#state = { name: 'closed', ...known };
     this.#holding?.cancel();
-    this.#opening.fail('it was closed');
+    this.#opening.fail(reason);
     // This closes the channel too. Closing it by hand races with the library's own thread, and when both
     // come together, its `closed` is never reported and the process stays alive.
     this.#native.close();
