@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Browser } from 'playwright-core';
 import { build } from 'vite';
 import { equalBytes } from '@cocoon-mesh/protocol';
-import { launchChromium } from '../../../test/browser/launch-chromium.ts';
+import { launchChromium } from '../../../test/browser/chromium.ts';
 import type { Engine } from '../engine.ts';
 import { listen, patterned, sendAll } from '../engine-pair.contract.ts';
 import type { FromPeer, ToPeer } from '../engine-peer.contract.ts';
