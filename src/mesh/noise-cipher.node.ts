@@ -13,6 +13,7 @@ const tagOptions = { authTagLength: noiseTagBytes };
 
 export const nodeAead: AeadFactory = (bytes) => {
   let key: KeyObject | null = createSecretKey(bytes);
+  bytes.fill(0);
   return {
     seal(nonce, parts) {
       const cipher = createCipheriv(cipherName, held(key), nonce, tagOptions);
@@ -30,7 +31,6 @@ export const nodeAead: AeadFactory = (bytes) => {
       return message;
     },
     drop() {
-      bytes.fill(0);
       key = null;
     },
   };

@@ -16,7 +16,7 @@ export interface Aead {
   drop(): void;
 }
 
-/** Takes the key over: `drop` may overwrite it. */
+/** Takes the key over and overwrites it, at the latest in `drop`. */
 export type AeadFactory = (key: Uint8Array) => Aead;
 
 export const noiseTagBytes = 16;

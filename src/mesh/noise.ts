@@ -148,11 +148,12 @@ class SplitCapture {
     };
   }
 
-  /** Copies, so that dropping them is in our hands. */
+  /** Copies, and overwrites the library's own: from here on, dropping the keys is in our hands. */
   keys(): NoiseKeys {
     const [split, ...more] = this.#split;
     if (!split || more.length > 0) throw new Error('the Noise library did not split exactly once');
     const [first, second, exporter] = split.map((key) => new Uint8Array(key)) as [Bytes, Bytes, Bytes];
+    for (const key of split) key.fill(0);
     this.#split = [];
     return this.#role === 'dialler'
       ? { send: first, receive: second, exporter }

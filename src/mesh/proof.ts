@@ -137,7 +137,7 @@ function maxHello(carrier: Carrier): number {
 
 type State =
   /** The dialler's HELLO may follow its last handshake message before we have checked that one. */
-  | { readonly name: 'handshake'; early: Uint8Array | null }
+  | { readonly name: 'handshake'; readonly handshake: NoiseHandshake; early: Uint8Array | null }
   /** Our HELLO is sent, theirs awaited. */
   | { readonly name: 'hello'; readonly send: NoiseCipher; readonly receive: NoiseCipher; exporter: Bytes }
   | { readonly name: 'over' };
@@ -146,12 +146,11 @@ class Proof {
   readonly outcome: Promise<Proven>;
   readonly #options: ProofOptions;
   readonly #carrier: HeldCarrier;
-  readonly #handshake: NoiseHandshake;
   readonly #abort = new AbortController();
   readonly #timer: Timer;
   readonly #resolve: (proven: Proven) => void;
   readonly #reject: (error: MeshError) => void;
-  #state: State = { name: 'handshake', early: null };
+  #state: State;
 
   constructor(carrier: Carrier, options: ProofOptions) {
     const { promise, resolve, reject } = Promise.withResolvers<Proven>();
@@ -165,10 +164,11 @@ class Proof {
       this.#fail(new MeshError('proof_timeout')),
     );
     options.signal?.addEventListener('abort', this.#cancel);
-    this.#handshake = this.#newHandshake(options.introduction, this.#abort.signal, (message) =>
+    const handshake = this.#newHandshake(options.introduction, this.#abort.signal, (message) =>
       this.#carrier.send(message),
     );
-    this.#handshake.finished.then(
+    this.#state = { name: 'handshake', handshake, early: null };
+    handshake.finished.then(
       (outcome) => this.#guard(() => this.#noiseFinished(outcome)),
       (error: unknown) => this.#broken(error),
     );
@@ -193,7 +193,7 @@ class Proof {
     const state = this.#state;
     if (state.name === 'over') return;
     if (state.name === 'hello') this.#helloCame(state, bytes);
-    else if (this.#handshake.wantsMessage) this.#handshake.receive(bytes);
+    else if (state.handshake.wantsMessage) state.handshake.receive(bytes);
     // Nobody has a reason to send more than a HELLO before our own HELLO is out.
     else if (state.early === null) state.early = bytes;
     else throw new Error('a second message before HELLO');
