@@ -119,6 +119,11 @@ class GatewayExchange {
   /** The client waits for `100 Continue` with its body, and did not get it yet. */
   #awaitsContinue: boolean;
   #passing: Promise<void> = Promise.resolve();
+  /** Not the events of request and response: once the response is out, node:http forgets a request's body. */
+  readonly #onClose = () => {
+    if (this.#response.writableFinished && this.#request.complete) return;
+    this.#gone.abort(new MeshError('cancelled'));
+  };
 
   constructor(
     request: IncomingMessage,
@@ -134,11 +139,8 @@ class GatewayExchange {
   }
 
   async run(): Promise<ProxyOutcome> {
-    const response = this.#response;
-    const onClose = () => {
-      if (!response.writableFinished) this.#gone.abort(new MeshError('cancelled'));
-    };
-    response.on('close', onClose);
+    const { socket } = this.#request;
+    socket.on('close', this.#onClose);
     try {
       const head = this.#requestHead();
       const stream = await this.#open();
@@ -148,7 +150,7 @@ class GatewayExchange {
       this.#fail(error);
       return { kind: 'failed', error };
     } finally {
-      response.off('close', onClose);
+      socket.off('close', this.#onClose);
       if (!this.#request.complete) await this.#discardRequest();
     }
   }
@@ -187,7 +189,7 @@ class GatewayExchange {
     try {
       const sender = new RecordSender(stream);
       sender.send(head);
-      this.#passing = this.#passRequest(sender, limit).catch(() => undefined);
+      this.#passing = this.#passRequest(sender, limit).catch(cancel);
       const outcome = await this.#passAnswer(stream, limit);
       if (this.#awaitsContinue) cancel();
       await settle(stream, this.#options.clock, this.#passing);
@@ -201,7 +203,7 @@ class GatewayExchange {
     }
   }
 
-  /** The body of the request. A client that breaks off closes its connection, which ends everything else. */
+  /** The body of the request. A client that breaks off closes its connection, so nothing else is worth going on. */
   async #passRequest(sender: RecordSender, limit: HeadLimit): Promise<void> {
     limit.start();
     if (this.#socket) return;
@@ -281,6 +283,8 @@ class GatewayExchange {
       throw new MeshError('bad_gateway', 'The service changed the protocol without being asked');
     }
     this.#response.detachSocket(socket);
+    // What is still queued on the stream when the socket has closed cleanly must go out.
+    socket.off('close', this.#onClose);
     const headers = endToEnd(this.#options.responseHeaders?.(head.headers) ?? head.headers);
     headers.push('Connection', 'Upgrade', 'Upgrade', head.upgrade);
     socket.write(headText(101, head.reason, headers), 'latin1');
@@ -308,17 +312,18 @@ class GatewayExchange {
   /** Reads on for a while: closing on a client that still sends would take the answer from it. */
   async #discardRequest(): Promise<void> {
     const request = this.#request;
-    if (this.#socket || request.destroyed) return;
+    const { socket } = request;
+    if (this.#socket || socket.destroyed) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const limit = this.#options.clock.after(lingerMs, () => request.socket.destroy());
+    const limit = this.#options.clock.after(lingerMs, () => socket.destroy());
     request.once('end', resolve);
-    request.once('close', resolve);
     request.on('error', () => undefined);
+    socket.once('close', resolve);
     request.resume();
     await promise;
     limit.cancel();
     request.off('end', resolve);
-    request.off('close', resolve);
+    socket.off('close', resolve);
   }
 }
 

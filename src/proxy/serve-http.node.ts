@@ -253,9 +253,17 @@ class ServiceExchange {
   }
 
   async #passUpgrade(message: IncomingMessage, socket: Duplex, early: Uint8Array): Promise<void> {
-    const headers = endToEnd(message.rawHeaders);
-    const upgrade = fieldValues(message.rawHeaders, 'upgrade')[0] ?? this.#head.upgrade ?? '';
-    this.#sendHead({ status: 101, reason: message.statusMessage ?? '', headers, upgrade });
+    // From here on the socket is ours alone: node:http has let go of it.
+    socket.on('error', () => undefined);
+    try {
+      if (this.#head.upgrade === undefined) throw new MeshError('bad_gateway');
+      const upgrade = fieldValues(message.rawHeaders, 'upgrade')[0] ?? this.#head.upgrade;
+      const headers = endToEnd(message.rawHeaders);
+      this.#sendHead({ status: 101, reason: message.statusMessage ?? '', headers, upgrade });
+    } catch (thrown) {
+      socket.destroy();
+      throw thrown;
+    }
     if (early.length > 0) socket.unshift(early);
     await pipeSocket(socket, this.#stream, async () => {
       const record = await this.#requests.next();
