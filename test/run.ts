@@ -27,7 +27,7 @@ interface Suite {
 const full = process.env['COCOON_TEST_FULL'] === '1';
 
 const suites: Readonly<Record<string, Suite>> = {
-  fast: { suffix: '.test.ts', concurrency: 2, timeoutMs: 60_000 },
+  fast: { suffix: '.test.ts', concurrency: 2, timeoutMs: full ? 300_000 : 60_000 },
   // Alone, because these measure, kill and wait for processes of their own.
   slow: { suffix: '.slow.ts', concurrency: 1, timeoutMs: full ? 3600_000 : 300_000 },
 };
