@@ -76,6 +76,11 @@ export function toResetCode(value: number): ResetCode {
   return knownResetCodes.has(value) ? (value as ResetCode) : ResetCode.internal;
 }
 
+/** The word for a code, for messages and logs. */
+export function resetCodeName(code: ResetCode): string {
+  return Object.entries(ResetCode).find(([, value]) => value === code)?.[0] ?? 'internal';
+}
+
 export interface FrameHead {
   readonly type: FrameType;
   readonly flags: number;

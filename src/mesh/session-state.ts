@@ -6,7 +6,7 @@
  * the carrier when everything is through; the other waits for that.
  */
 
-import { MeshError, ResetCode } from '@cocoon-mesh/protocol';
+import { MeshError, ResetCode, resetCodeName } from '@cocoon-mesh/protocol';
 import type { ErrorCode } from '@cocoon-mesh/protocol';
 
 /** How a session ended. */
@@ -72,7 +72,12 @@ export function nextSessionState(state: SessionState, event: SessionEvent): Sess
       const draining: SessionState =
         state.name === 'draining'
           ? state
-          : { name: 'draining', by: 'remote', code: event.code, reason: 'the other side is closing' };
+          : {
+              name: 'draining',
+              by: 'remote',
+              code: event.code,
+              reason: `the other side is closing (${resetCodeName(event.code)})`,
+            };
       return { state: draining, actions: [{ type: 'acknowledge' }] };
     }
     case 'drained':

@@ -3,7 +3,8 @@
  * frames; its session frames what it queues, feeds it what came and forgets it when it is over.
  */
 
-import { MeshError, ResetCode } from '@cocoon-mesh/protocol';
+import { MeshError, resetCodeName } from '@cocoon-mesh/protocol';
+import type { ResetCode } from '@cocoon-mesh/protocol';
 import type { Chunk } from './inbox.ts';
 import { ReceiveHalf } from './receive-half.ts';
 import type { HalfEnd } from './receive-half.ts';
@@ -178,6 +179,5 @@ export function resetCodeOf(error: unknown): ResetCode | null {
 }
 
 function resetError(what: string, code: ResetCode): MeshError {
-  const name = Object.entries(ResetCode).find(([, value]) => value === code)?.[0] ?? 'internal';
-  return new MeshError('stream_reset', `${what} (${name})`, { cause: code });
+  return new MeshError('stream_reset', `${what} (${resetCodeName(code)})`, { cause: code });
 }
