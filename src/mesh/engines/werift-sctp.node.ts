@@ -352,7 +352,8 @@ export class SctpAssociation {
   /** One timer for many deadlines: when it fires early, it sleeps on. */
   #armDataTimer(outbound: Outbound, now: number): void {
     if (!outbound.waiting || this.#dataTimer) return;
-    this.#dataTimer = this.#options.clock.after(this.#dataDeadline - now, () => {
+    // Whole milliseconds: a remainder too small for the clock would fire for ever.
+    this.#dataTimer = this.#options.clock.after(Math.ceil(this.#dataDeadline - now) + 1, () => {
       this.#dataTimer = undefined;
       this.#dataTimeout();
     });
