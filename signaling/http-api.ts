@@ -1,0 +1,279 @@
+/**
+ * The HTTP routes: for programs that ask without staying connected. What is not a route is a file of the web UI.
+ * A device of somebody else and one that does not exist give the same answer on the same way.
+ */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Schema } from '@cocoon-mesh/protocol';
+import {
+  MeshError,
+  authChallengeRequest,
+  authTokenRequest,
+  claimRequest,
+  decodeJson,
+  limits,
+  toMeshError,
+  verifyDeviceRecord,
+} from '@cocoon-mesh/protocol';
+import type { Access } from './access-token.ts';
+import type { Desk } from './desk.ts';
+import { answer, answerJson, answerProblem } from './http-answer.ts';
+import { matching } from './lookup.ts';
+import { dialledUrl } from './public-url.ts';
+import type { ServerLimits } from './server-limits.ts';
+import type { OpenChallenges } from './sign-in.ts';
+import { verifyChallenge } from './sign-in.ts';
+import type { StoredDevice } from './store.ts';
+import type { WebFiles } from './web-files.ts';
+
+export interface IceServer {
+  readonly urls: readonly string[];
+  readonly username?: string;
+  readonly credential?: string;
+}
+
+interface HttpApiOptions {
+  readonly desk: Desk;
+  readonly challenges: OpenChallenges;
+  readonly webFiles: WebFiles | null;
+  readonly iceServers: readonly IceServer[];
+  readonly publicUrl: string | null;
+  readonly secure: boolean;
+  readonly limits: ServerLimits;
+}
+
+interface Call {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly address: string;
+  readonly query: URLSearchParams;
+  /** What stood in the place of `{id}`. */
+  readonly id: string;
+}
+
+type Handler = (call: Call) => Promise<void>;
+
+interface Route {
+  readonly method: 'GET' | 'POST';
+  readonly pattern: RegExp;
+  readonly handle: Handler;
+}
+
+export class HttpApi {
+  readonly #options: HttpApiOptions;
+  readonly #routes: readonly Route[];
+
+  constructor(options: HttpApiOptions) {
+    this.#options = options;
+    const route = (method: Route['method'], path: string, handle: Handler): Route => ({
+      method,
+      pattern: new RegExp(`^${path.replace('{id}', '([^/]+)')}$`),
+      handle,
+    });
+    this.#routes = [
+      route('GET', '/healthz', (call) => this.#health(call)),
+      route('GET', '/metrics', (call) => this.#metrics(call)),
+      route('GET', '/\\.well-known/jwks\\.json', (call) => this.#jwks(call)),
+      route('POST', '/auth/challenge', (call) => this.#challenge(call)),
+      route('POST', '/auth/token', (call) => this.#token(call)),
+      route('GET', '/cocoons', (call) => this.#cocoons(call)),
+      route('GET', '/cocoons/by-capability', (call) => this.#byCapability(call)),
+      route('GET', '/cocoons/{id}', (call) => this.#cocoon(call)),
+      route('GET', '/cocoons/{id}/services', (call) => this.#services(call)),
+      route('POST', '/claims', (call) => this.#claim(call)),
+      route('GET', '/ice-servers', (call) => this.#iceServers(call)),
+      route('GET', '/ws', async () => {
+        throw new MeshError('unsupported', 'This route takes WebSocket connections');
+      }),
+    ];
+  }
+
+  /** Answers whatever comes. */
+  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { metrics, log } = this.#options.desk.parts;
+    try {
+      await this.#route(request, response);
+    } catch (thrown) {
+      const error = toMeshError(thrown);
+      if (error.code === 'internal') log.error({ error: String(thrown) }, 'An HTTP request failed');
+      const allow = thrown instanceof WrongMethod ? { Allow: thrown.allow } : {};
+      answerProblem(request, response, error, allow);
+    }
+    metrics.httpRequests.inc({ status: String(response.statusCode) });
+  }
+
+  async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { desk, webFiles } = this.#options;
+    const address = request.socket.remoteAddress ?? '';
+    const { path, query } = parseTarget(request.url ?? '');
+    if (path !== '/healthz') await desk.parts.rates.countAddress('http', address);
+    const method = request.method === 'HEAD' ? 'GET' : request.method;
+    const routes = this.#routes.filter(({ pattern }) => pattern.test(path));
+    const found = routes.find((route) => route.method === method);
+    if (found) {
+      const id = found.pattern.exec(path)?.[1] ?? '';
+      await found.handle({ request, response, address, query, id });
+      return;
+    }
+    if (routes.length > 0) throw new WrongMethod(routes.map((route) => route.method));
+    if (method !== 'GET') throw webFiles?.has(path) ? new WrongMethod(['GET']) : new MeshError('not_found');
+    if (!(await webFiles?.serve(path, request, response))) throw new MeshError('not_found');
+  }
+
+  // Open to everybody
+
+  async #health({ response }: Call): Promise<void> {
+    answerJson(response, { status: 'ok' });
+  }
+
+  async #metrics({ response }: Call): Promise<void> {
+    const { registry } = this.#options.desk.parts.metrics;
+    answer(response, 200, registry.contentType, await registry.metrics());
+  }
+
+  async #jwks({ response }: Call): Promise<void> {
+    answerJson(response, this.#options.desk.parts.accessTokens.jwks);
+  }
+
+  async #challenge({ request, response, address }: Call): Promise<void> {
+    await this.#options.desk.parts.rates.countAddress('sign_in', address);
+    const { peer_id: peerId, nonce } = await this.#body(request, authChallengeRequest);
+    const { serverNonce, time } = this.#options.challenges.open(peerId, nonce);
+    answerJson(response, { nonce: serverNonce, time });
+  }
+
+  async #token({ request, response, address }: Call): Promise<void> {
+    const { desk, challenges, publicUrl, secure } = this.#options;
+    const { rates, ownership, accessTokens } = desk.parts;
+    await rates.countAddress('sign_in', address);
+    const body = await this.#body(request, authTokenRequest);
+    const { peer_id: peerId, nonce: clientNonce, server_nonce: serverNonce, time } = body;
+    const challenge = challenges.take({ peerId, clientNonce, serverNonce, time });
+    await verifyChallenge(challenge, dialledUrl(request, publicUrl, secure), body.signature);
+    await rates.countIdentity('sign_in', peerId);
+    const { token, expiresIn } = body.membership
+      ? await accessTokens.signForMember(await ownership.check(peerId, body.membership))
+      : await accessTokens.signForClaims(peerId);
+    answerJson(response, { access_token: token, expires_in: expiresIn });
+  }
+
+  // With a token
+
+  async #claim({ request, response, address }: Call): Promise<void> {
+    const { peerId } = await this.#access(request);
+    const { redemption } = await this.#body(request, claimRequest);
+    answerJson(response, { receipt: await this.#options.desk.redeem(peerId, redemption, address) });
+  }
+
+  async #cocoons({ request, response }: Call): Promise<void> {
+    const { owner } = await this.#member(request);
+    const { store, ownership } = this.#options.desk.parts;
+    const devices = await store.devices(owner, ownership.nowSeconds);
+    answerJson(response, { cocoons: await Promise.all(devices.map((device) => this.#describe(device))) });
+  }
+
+  async #cocoon({ request, response, id }: Call): Promise<void> {
+    answerJson(response, await this.#described(request, id));
+  }
+
+  async #services({ request, response, id }: Call): Promise<void> {
+    const { services } = await this.#described(request, id);
+    answerJson(response, { services });
+  }
+
+  async #byCapability({ request, response, query }: Call): Promise<void> {
+    const { owner, peerId } = await this.#member(request);
+    const { presence, rates } = this.#options.desk.parts;
+    await rates.countIdentity('lookup', peerId);
+    const protocol = query.get('protocol');
+    if (protocol === null) throw new MeshError('bad_message', 'The query needs a protocol');
+    const range = query.get('version') ?? '*';
+    if (range.length > 128) throw new MeshError('bad_message', 'The version is not a semver range');
+    const cocoons = matching(presence.ofOwner(owner), protocol, range).map(({ peer }) => ({
+      ...describedRecord(peer.record),
+      online: true,
+      load: peer.load,
+      last_seen: presence.entry(peer).last_seen,
+    }));
+    answerJson(response, { cocoons });
+  }
+
+  async #iceServers({ request, response }: Call): Promise<void> {
+    await this.#member(request);
+    answerJson(response, { ice_servers: this.#options.iceServers });
+  }
+
+  /** @throws MeshError not_found */
+  async #described(request: IncomingMessage, id: string) {
+    const { owner } = await this.#member(request);
+    const { store, ownership } = this.#options.desk.parts;
+    const device = await store.device(owner, id, ownership.nowSeconds);
+    if (!device) throw new MeshError('not_found');
+    return this.#describe(device);
+  }
+
+  async #describe(device: StoredDevice) {
+    const { online, load, last_seen, record, peer_id } = this.#options.desk.parts.presence.describe(device);
+    return { ...describedRecord(await verifyDeviceRecord(record, peer_id)), online, load, last_seen };
+  }
+
+  /** @throws MeshError unauthorized | rate_limited */
+  async #access(request: IncomingMessage): Promise<Access> {
+    const { accessTokens, rates, ownership } = this.#options.desk.parts;
+    const [, token] = /^Bearer +([\w.~+/=-]+)$/i.exec(request.headers.authorization ?? '') ?? [];
+    if (token === undefined) throw new MeshError('unauthorized');
+    const access = await accessTokens.verify(token);
+    await rates.countIdentity('http', access.peerId);
+    // A token made before a revocation is worth as little as one made after it.
+    if (access.scope === 'member') await ownership.assertStanding({ ...access, expires: null });
+    return access;
+  }
+
+  /** @throws MeshError unauthorized | revoked | denied | rate_limited */
+  async #member(request: IncomingMessage): Promise<Access & { readonly scope: 'member' }> {
+    const access = await this.#access(request);
+    if (access.scope !== 'member') throw new MeshError('denied', 'This token is good for claims only');
+    return access;
+  }
+
+  async #body<T>(request: IncomingMessage, schema: Schema<T>): Promise<T> {
+    return decodeJson(
+      schema,
+      await readBody(request, this.#options.limits.maxHttpBodyBytes),
+      limits.maxSignalingMessageBytes,
+    );
+  }
+}
+
+class WrongMethod extends MeshError {
+  readonly allow: string;
+
+  constructor(methods: readonly string[]) {
+    const allow = methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
+    super('method_not_allowed', `This route takes ${allow}`);
+    this.allow = allow;
+  }
+}
+
+function parseTarget(target: string): { path: string; query: URLSearchParams } {
+  const end = target.indexOf('?');
+  const path = end === -1 ? target : target.slice(0, end);
+  if (!path.startsWith('/')) throw new MeshError('bad_message', 'The request names no path');
+  return { path, query: new URLSearchParams(end === -1 ? '' : target.slice(end + 1)) };
+}
+
+async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  for await (const piece of request as AsyncIterable<Uint8Array>) {
+    length += piece.length;
+    if (length > maxBytes) throw new MeshError('message_too_large');
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces);
+}
+
+function describedRecord(record: Awaited<ReturnType<typeof verifyDeviceRecord>>) {
+  const { peer_id, name, kind, services, capabilities, location } = record;
+  return { peer_id, name, kind, services, capabilities, location: location ?? null };
+}

@@ -1,0 +1,77 @@
+/**
+ * What one signaling server allows, each with its reason. Limits that both sides of the wire must know are in
+ * `protocol/limits.ts`; these are the server's own, and tests start servers with smaller ones.
+ */
+
+const MiB = 1024 * 1024;
+
+/** At most `count` in any `seconds`; more is refused until the window is over. */
+export interface Rate {
+  readonly count: number;
+  readonly seconds: number;
+}
+
+/** An address can be an office behind one NAT; an identity is one device. */
+export interface Rates {
+  readonly address: Rate;
+  readonly identity: Rate;
+}
+
+export type RateKind =
+  'sign_in' | 'redemption' | 'introduction' | 'lookup' | 'http' | 'message' | 'revocations';
+
+export interface ServerLimits {
+  readonly maxConnections: number;
+  readonly maxConnectionsPerAddress: number;
+  readonly maxDevicesPerOwner: number;
+  /** Waiting to be read by one peer; the largest welcome is half of it. */
+  readonly maxUnsentBytes: number;
+  /** Changes of one device are told at most this often. */
+  readonly devicePushMs: number;
+  readonly accessTokenSeconds: number;
+  /** `POST /auth/challenge` to `POST /auth/token`. */
+  readonly challengeMs: number;
+  readonly maxChallenges: number;
+  readonly maxHttpHeadBytes: number;
+  readonly maxHttpBodyBytes: number;
+  readonly httpRequestMs: number;
+  /** Of the five seconds a shutdown may take, what peers get to answer the closing handshake. */
+  readonly goodbyeMs: number;
+  /** What `goodbye` asks peers to wait; each adds its own jitter. */
+  readonly goodbyeRetryMs: number;
+  readonly rates: Readonly<Record<RateKind, Rates>>;
+}
+
+const perMinute = (count: number): Rate => ({ count, seconds: 60 });
+
+export const defaultLimits: ServerLimits = {
+  /** About 10 kB each when idle. */
+  maxConnections: 10_000,
+  maxConnectionsPerAddress: 512,
+  /** As many as a welcome can list. */
+  maxDevicesPerOwner: 1000,
+  maxUnsentBytes: 16 * MiB,
+  /** Devices appear within two seconds; load changes every five. */
+  devicePushMs: 500,
+  accessTokenSeconds: 15 * 60,
+  challengeMs: 60_000,
+  maxChallenges: 10_000,
+  /** A token takes 4 KiB at most. */
+  maxHttpHeadBytes: 16 * 1024,
+  maxHttpBodyBytes: 64 * 1024,
+  httpRequestMs: 10_000,
+  goodbyeMs: 2_000,
+  goodbyeRetryMs: 1_000,
+  rates: {
+    /** Costs several signature checks. All devices of an office come back at once after a restart. */
+    sign_in: { address: perMinute(1200), identity: perMinute(60) },
+    redemption: { address: perMinute(120), identity: perMinute(20) },
+    introduction: { address: perMinute(6000), identity: perMinute(300) },
+    lookup: { address: perMinute(12_000), identity: perMinute(600) },
+    http: { address: perMinute(1200), identity: perMinute(600) },
+    /** Of any kind, on a socket: fifty introductions with twenty candidates each fit. */
+    message: { address: perMinute(60_000), identity: perMinute(6000) },
+    /** A list may have thousands of signatures. */
+    revocations: { address: perMinute(120), identity: perMinute(20) },
+  },
+};
