@@ -5,7 +5,6 @@
 
 import { createSocket } from 'node:dgram';
 import type { Socket } from 'node:dgram';
-import type { AddressInfo } from 'node:net';
 import type { Introduction } from './engine-pair.contract.ts';
 import { formatCandidate, parseCandidate } from './sdp.ts';
 
@@ -34,7 +33,7 @@ export async function lossyRelay(lossPercent: number, seed = 7): Promise<LossyRe
         if (candidate?.address !== '127.0.0.1') return null;
         port[from] = candidate.port;
         const towards = from === 'offerer' ? facing.answerer : facing.offerer;
-        return formatCandidate({ ...candidate, port: (towards.address() as AddressInfo).port });
+        return formatCandidate({ ...candidate, port: towards.address().port });
       },
     },
     close: async (): Promise<void> => {

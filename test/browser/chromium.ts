@@ -34,10 +34,7 @@ export async function launchChromium(options: ChromiumOptions = {}): Promise<Bro
     executablePath,
     headless: true,
     chromiumSandbox: false,
-    env: { ...process.env, ...(libraryPath !== null && { LD_LIBRARY_PATH: libraryPath }) } as Record<
-      string,
-      string
-    >,
+    env: { ...process.env, ...(libraryPath !== null && { LD_LIBRARY_PATH: libraryPath }) },
     args: [
       `--disable-features=${disabledFeatures.join(',')}`,
       '--allow-loopback-in-peer-connection',

@@ -107,9 +107,7 @@ class BrowserConnection implements PeerConnection {
   async path(): Promise<Path | null> {
     if (this.#state.name !== 'agreed') return null;
     const stats = new Map<string, Record<string, unknown>>();
-    (await this.#connection.getStats()).forEach((entry: RTCStats) =>
-      stats.set(entry.id, { ...entry } as Record<string, unknown>),
-    );
+    (await this.#connection.getStats()).forEach((entry: RTCStats) => stats.set(entry.id, { ...entry }));
     const entries = [...stats.values()];
     const transport = entries.find(({ type }) => type === 'transport');
     const pair =
