@@ -6,7 +6,10 @@ import { once } from 'node:events';
 import { type IncomingMessage, request, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
-import { ended, quiet, RawClient, withRawService, withService } from './proxied-service.contract.ts';
+import type { Stream } from '@cocoon-mesh/mesh';
+import { encodeResponseHead, limits, requestDecoder } from '@cocoon-mesh/protocol';
+import { RecordReceiver } from './record-stream.ts';
+import { ended, Gateway, quiet, RawClient, withRawService, withService } from './proxied-service.contract.ts';
 
 test('events of a stream arrive one by one, and the head before the first', async () => {
   let events: ServerResponse | undefined;
@@ -40,6 +43,24 @@ test('a request body reaches the service piece by piece, and the response answer
   await client.until('two');
   client.send('0\r\n\r\n');
   await client.until('0\r\n\r\n');
+  await quiet(proxied.devices);
+});
+
+test('the head of a request reaches the service before its body, bytes beyond ASCII as they are', async () => {
+  const head = Promise.withResolvers<string>();
+  await using proxied = await withRawService((socket) => {
+    socket.setEncoding('latin1').once('data', (text: string) => {
+      head.resolve(text);
+      socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n');
+      socket.once('data', () => socket.end('0\r\n\r\n'));
+    });
+  });
+  await using client = new RawClient(proxied.port);
+  client.send('POST / HTTP/1.1', 'Host: g', 'X-A: \xe9', 'Content-Length: 1', 'Connection: close', '', '');
+  assert.match(await head.promise, /\r\nX-A: \xe9\r\n/);
+  await client.until('HTTP/1.1 200 OK');
+  client.send('x');
+  await client.over();
   await quiet(proxied.devices);
 });
 
@@ -203,6 +224,35 @@ test('an upgraded connection carries raw bytes both ways, those sent along with 
   assert.equal(await client.over(), 'ended');
   await quiet(proxied.devices);
   assert.deepEqual(proxied.gateway.outcomes, [{ kind: 'upgraded' }]);
+});
+
+test('what a client sends before it closes reaches a device that reads it later', async () => {
+  const accepted = Promise.withResolvers<Stream>();
+  await using gateway = await Gateway.open({
+    accept: (stream) => {
+      const headers = ['Sec-WebSocket-Accept', 'x'];
+      stream.write(encodeResponseHead({ status: 101, reason: '', headers, upgrade: 'x' }));
+      stream.end();
+      accepted.resolve(stream);
+    },
+  });
+  await using client = new RawClient(gateway.port);
+  client.send('GET / HTTP/1.1', 'Host: g', 'Connection: Upgrade', 'Upgrade: x', '', '');
+  await client.until('\r\n\r\n');
+  // More than the device's credit, so that some of it waits at the gateway when the connection closes.
+  const total = limits.streamWindowBytes + limits.streamQueueBytes / 2;
+  const closed = once(client.socket, 'close');
+  client.socket.end(Buffer.alloc(total));
+  await closed;
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  const receiver = new RecordReceiver(await accepted.promise, requestDecoder());
+  assert.equal((await receiver.next())?.kind, 'head');
+  let received = 0;
+  for (let record = await receiver.next(); record; record = await receiver.next()) {
+    if (record.kind === 'raw') received += record.bytes.length;
+  }
+  assert.equal(received, total);
+  await quiet(gateway.devices);
 });
 
 test('a refused upgrade is an ordinary response', async () => {

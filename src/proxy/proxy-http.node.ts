@@ -116,7 +116,10 @@ class GatewayExchange {
   /** Of an upgrade. */
   readonly #socket: Socket | null;
   readonly #gone = new AbortController();
-  /** The client waits for `100 Continue` with its body, and did not get it yet. */
+  /**
+   * The client waits for `100 Continue` with its body, and did not get it yet. An answer in place of it ends the
+   * connection (node:http sees to that): whether the body still comes cannot be known.
+   */
   #awaitsContinue: boolean;
   #passing: Promise<void> = Promise.resolve();
   /** Not the events of request and response: once the response is out, node:http forgets a request's body. */
@@ -222,7 +225,8 @@ class GatewayExchange {
     for (;;) {
       const record = await receiver.next();
       if (record?.kind === 'informational') {
-        limit.start();
+        if (record.head.status === 100 && this.#awaitsContinue) limit.pause();
+        else limit.start();
         this.#inform(record.head);
       } else if (record?.kind === 'head') {
         limit.stop();
@@ -268,8 +272,6 @@ class GatewayExchange {
     const chunked = contentLength(headers) === null && !hasNoBody(head.status, method);
     // node:http refuses to announce trailers that it cannot send.
     if (!chunked || this.#request.httpVersion === '1.0') headers = withoutFields(headers, trailerField);
-    // Whether the client will still send its body cannot be known, so nothing may follow on this connection.
-    if (this.#awaitsContinue) headers.push('Connection', 'close');
     return headers;
   }
 
@@ -299,7 +301,6 @@ class GatewayExchange {
     const response = this.#response;
     if (this.#gone.signal.aborted || response.writableFinished) return;
     if (!response.headersSent) {
-      if (this.#awaitsContinue) response.shouldKeepAlive = false;
       (this.#options.answerError ?? answerError)(response, error);
       return;
     }

@@ -178,7 +178,9 @@ class ServiceExchange {
     outgoing.on('response', (message) => resolve({ kind: 'response', message }));
     outgoing.on('upgrade', (message, socket, early) => resolve({ kind: 'upgrade', message, socket, early }));
     outgoing.on('information', ({ statusCode, statusMessage, rawHeaders }) => {
-      this.#limit.start();
+      // After 100 it is the client that is awaited, until it has sent its body.
+      if (statusCode === 100 && this.#hasBody) this.#limit.pause();
+      else this.#limit.start();
       const informational = { status: statusCode, reason: statusMessage, headers: endToEnd(rawHeaders) };
       try {
         this.#sender.send(encodeInformational(informational));
@@ -231,10 +233,11 @@ class ServiceExchange {
     if (!this.#hasBody) return this.#expectNoBody();
     // With Expect the service speaks first; otherwise the client is awaited until its body is whole.
     if (!listsToken(this.#head.headers, 'expect', '100-continue')) this.#limit.pause();
-    await receiveBody(this.#requests, outgoing, new BodyLength(this.#bodyLength), {
-      moved: () => this.#limit.pause(),
-      blocked: () => this.#limit.start(),
-    });
+    const first = this.#requests.ready() ?? undefined;
+    // The service may answer before any of the body comes, so it must see the head. An empty piece sends it.
+    if (!first) outgoing.write(new Uint8Array());
+    const progress = { moved: () => this.#limit.pause(), blocked: () => this.#limit.start() };
+    await receiveBody(this.#requests, outgoing, new BodyLength(this.#bodyLength), progress, first);
     this.#limit.start();
   }
 
