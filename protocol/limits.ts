@@ -18,10 +18,13 @@ export const limits = {
   maxSignalsPerIntroduction: 96,
   /** An introduction is used at once or never. */
   ticketLifetimeMs: 60_000,
+  /** What one device offers; a lookup and a device record carry all of them. */
   maxServices: 64,
+  /** As many capabilities as services. */
   maxCapabilities: 64,
   /** Sign-in is two round trips. */
   signInTimeoutMs: 10_000,
+  /** Routers forget silent connections after 30 s and more. */
   signalingPingMs: 10_000,
   /** Two pings missed. */
   signalingDeadMs: 25_000,
@@ -33,10 +36,13 @@ export const limits = {
   maxOwnerRecords: 32,
   /** How long a claimed chain serves until an owner device signs a membership. */
   provisionalMs: 7 * 24 * 3600_000,
+  /** A browser that no cocoon renews is forgotten; tabs are closed and never come back. */
   browserMembershipMs: 30 * 24 * 3600_000,
+  /** A membership whose owner rotated its secret many times. */
   maxMembershipBytes: 32 * KiB,
   /** Compact JWS. A grant of narrow rights is about 1 KiB; a hash and a signature are checked over all of it. */
   maxSignedObjectBytes: 8 * KiB,
+  /** Checked one by one at every start; a household needs a handful. */
   maxRevocations: 10_000,
   /** Sign-in links are read off a terminal and clicked. */
   signInLinkMs: 10 * 60_000,
@@ -50,11 +56,13 @@ export const limits = {
   maxProofBytes: 4 * KiB,
   /** Chain, record and revocation head. Whole in one Noise message, which ends at 65,535 bytes. */
   maxHelloBytes: 60 * KiB,
+  /** In all: each costs a handshake and a timer. */
   maxHalfOpenProofs: 64,
+  /** One peer tries again while an attempt of its own still times out. */
   maxHalfOpenProofsPerPeer: 4,
   /** ICE and DTLS on a slow line, TURN included. */
   connectTimeoutMs: 15_000,
-  /** Keys of a sealed carrier are renewed (DESIGN: every hour). */
+  /** Keys of a sealed carrier serve no longer than this. */
   sealRenewMs: 3600_000,
   /** Or after this many messages one way, 16 TiB at most: far below the 2^32 that one key may count. */
   sealRenewMessages: 2 ** 28,
@@ -70,6 +78,7 @@ export const limits = {
   maxOpenHeaderBytes: 4 * KiB,
   /** Credit of one stream: enough for 64 MB/s at 60 ms. */
   streamWindowBytes: 4 * MiB,
+  /** What a slow reader makes us hold for one peer; two streams at full speed. */
   sessionWindowBytes: 8 * MiB,
   /** What every open stream may always send, so that unread streams never block the others. */
   streamMinimumBytes: 16 * KiB,
@@ -79,12 +88,15 @@ export const limits = {
   smallWriteBytes: 2 * KiB,
   /** Written but not acknowledged; a full buffer stops the sender. */
   replayBytes: 8 * MiB,
+  /** Often enough that the replay buffer never fills on a good line. */
   ackEveryBytes: 256 * KiB,
+  /** An acknowledgement waits this long for company. */
   ackDelayMs: 25,
   /** Opened by one side and not over. */
   maxStreams: 1024,
   /** Loopback benchmarks reach 130,000 requests a second; what costs more than that is an attack. */
   maxOpensPerSecond: 250_000,
+  /** Resets are rarer than opens and cost the same. */
   maxResetsPerSecond: 20_000,
   /** An OPEN of each request, and what comes beside it. */
   maxControlFramesPerSecond: 500_000,
@@ -96,13 +108,18 @@ export const limits = {
   idleSessionMs: 5 * 60_000,
   /** New requests to a peer whose carrier is gone. */
   openTimeoutMs: 5_000,
+  /** What is queued at a close still goes out, on a slow line too. */
   closeDrainMs: 2_000,
 
   // Proxy
   /** 64 KiB header fields must pass; request line and the others come on top. */
   maxHttpHeadBytes: 96 * KiB,
+  /** Then the client gets 504; bodies may take as long as they like. */
   responseHeadTimeoutMs: 30_000,
+  /** A local port answers at once or not at all. */
   serviceConnectTimeoutMs: 5_000,
+  /** `devices` shows health that is at most this old. */
   healthIntervalMs: 15_000,
+  /** A service slower than this is not healthy. */
   healthTimeoutMs: 5_000,
 } as const;
