@@ -44,7 +44,7 @@ export interface FetchResponse {
   readonly headers: RawHeaders;
   /** Values of one field in order; the name in any case. */
   values(name: string): string[];
-  /** Pulled as it is read. Errors with MeshError when the body broke off. Cancelling it ends the request. */
+  /** Read it to its end or cancel it, also when it is empty: that is what ends the stream. Errors with MeshError when the body broke off. Cancelling it ends the request. */
   readonly body: ReadableStream<Uint8Array>;
   /** Empty until the body was read to its end. */
   readonly trailers: () => RawHeaders;
