@@ -57,6 +57,11 @@ describe('the codec', () => {
       assert.throws(() => decode(schema, fromHex(hex), 100), badMessage);
   });
 
+  it('lets no extension type through, which would make objects of other classes', () => {
+    for (const hex of ['d6ff00000000', 'd40000', 'c70101aa', '81a16ad6ff00000000'])
+      assert.throws(() => decode(z.unknown(), fromHex(hex), 100), badMessage);
+  });
+
   it('is not fooled by keys that objects have of themselves', () => {
     const proto = fromHex('82a46e616d65a161a95f5f70726f746f5f5f81a5636f756e7401');
     const value = decode(schema, proto, 100);

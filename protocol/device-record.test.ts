@@ -20,6 +20,8 @@ describe('a device record', () => {
   it("is the device's own and nobody else's", async () => {
     assert.equal(content.peer_id, device.peerId);
     await assert.rejects(verifyDeviceRecord(record, otherDevice.peerId), { code: 'bad_signature' });
+    const misnamed = await signRaw({ ...content, peer_id: otherDevice.peerId }, device);
+    await assert.rejects(verifyDeviceRecord(misnamed, device.peerId), { code: 'bad_signature' });
     const forged = await signRaw(content, otherDevice);
     await assert.rejects(verifyDeviceRecord(forged, device.peerId), { code: 'bad_signature' });
   });

@@ -257,6 +257,9 @@ describe('a redemption', () => {
     assert.equal(await code(verifyRedemption(withoutRecords)), 'token_invalid');
     const foreign = { ...coOwnRedemption, redeemer_records: owner.records };
     assert.equal(await code(verifyRedemption(foreign)), 'token_invalid');
+    // In the name of another owner, accepted by oneself.
+    const inAnothersName = await redeem(coOwn, owner.key, otherOwner.id, owner.records);
+    assert.equal(await code(verifyRedemption(inAnothersName)), 'token_invalid');
   });
 });
 

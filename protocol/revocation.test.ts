@@ -44,6 +44,12 @@ describe('a list of revocations', () => {
       await assert.rejects(verifyRevocations(wrong, verified), gap);
   });
 
+  it('with a wrong number is refused, though it is linked right', async () => {
+    const content = { kind: 'device', subject: device.peerId, now: sampleNow } as const;
+    const misnumbered = await signRevocation(owner, [second, first], content);
+    await assert.rejects(verifyRevocations([first, misnumbered], verified), gap);
+  });
+
   it('that forks is refused: an entry goes on from one past only', async () => {
     const content = { kind: 'device', subject: device.peerId, now: sampleNow } as const;
     const fork = await signRevocation(owner, [first], content);
