@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { MeshError } from '@cocoon-mesh/protocol';
 import { listen, openSide } from '../engine-pair.contract.ts';
 import type { Engine, PeerConnection } from '../engine.ts';
 import { StockPeer, attackerWerift, attacks, freshCertificate, stolenCertificate } from './dtls-attacks.ts';
 import type { Attack } from './dtls-attacks.ts';
+import type { Outcome } from './dtls-attacks-run.ts';
 import { libdatachannelEngine } from './libdatachannel.node.ts';
 import type { DtlsRole } from './werift-handshake.node.ts';
 import { weriftEngine } from './werift.node.ts';
@@ -13,6 +16,8 @@ import { weriftEngine } from './werift.node.ts';
 const patienceMs = 4000;
 /** Where a peer just stops, libdatachannel goes on waiting; not having opened by then is refusal enough. */
 const silenceMs = 1500;
+/** A process that has not ended by then hangs; the longest honest run is below half of it. */
+const hangMs = 10_000;
 
 interface Encounter extends AsyncDisposable {
   readonly attacker: StockPeer;
@@ -102,3 +107,60 @@ for (const [name, load] of [
     }
   });
 }
+
+/** An outcome, or null when the process hung. */
+function attackInProcess(
+  victim: 'stock' | 'werift',
+  attack: string,
+  role: DtlsRole,
+): Promise<Outcome | null> {
+  const program = fileURLToPath(new URL('./dtls-attacks-run.ts', import.meta.url));
+  return new Promise((resolve, reject) => {
+    execFile(process.execPath, [program, victim, attack, role], { timeout: hangMs }, (error, stdout) => {
+      if (stdout !== '') resolve(JSON.parse(stdout) as Outcome);
+      else if (error?.killed) resolve(null);
+      else reject(error ?? new Error('the process said nothing'));
+    });
+  });
+}
+
+/** What each does to stock werift, so that a victim that is not harmed proves something. */
+const liveAttacks: Record<string, (stock: Outcome | null) => boolean | null | undefined> = {
+  'many messages': (stock) => stock?.nonceReused,
+  renegotiation: (stock) => stock && stock.unprotectedAnswers > 0 && !stock.alive,
+  'plaintext alert from the peer': (stock) => stock && !stock.alive,
+  'plaintext alert from another port': (stock) => stock && !stock.alive,
+  'unknown chunk': (stock) => stock && stock.unhandled.length > 0,
+  'zero-length chunk': (stock) => stock === null,
+  'short packet': (stock) => stock && stock.unhandled.length > 0,
+  'bad payload protocol': (stock) => stock && stock.unhandled.length > 0,
+  'stray acknowledgement of a channel': (stock) => stock && stock.unhandled.length > 0,
+};
+
+describe('a peer that is connected', { timeout: 60_000, concurrency: 2 }, () => {
+  const unharmed: Outcome = {
+    heard: true,
+    alive: true,
+    unhandled: [],
+    nonceReused: false,
+    unprotectedAnswers: 0,
+  };
+  for (const [name, harms] of Object.entries(liveAttacks)) {
+    it(`does not harm werift by ${name}`, async () => {
+      assert.deepEqual(await attackInProcess('werift', name, 'client'), unharmed);
+    });
+    it(`harms stock werift by ${name}`, async () => {
+      const outcome = await attackInProcess('stock', name, 'client');
+      assert.ok(harms(outcome), JSON.stringify(outcome));
+    });
+  }
+});
+
+describe('stock werift believes a DTLS peer that', { timeout: 60_000, concurrency: 2 }, () => {
+  for (const attack of attacks.filter(({ worksOnStock }) => worksOnStock))
+    for (const role of attack.roles)
+      it(`${attack.name}, as DTLS ${role}`, async () => {
+        const outcome = await attackInProcess('stock', attack.name, role);
+        assert.equal(outcome?.heard, true, JSON.stringify(outcome));
+      });
+});

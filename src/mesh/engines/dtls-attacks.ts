@@ -28,7 +28,10 @@ interface StockChannel {
 }
 
 interface StockIce {
-  readonly connection: { send(datagram: Buffer): Promise<void>; readonly onData: Listenable<[Buffer]> };
+  readonly connection: {
+    send: (datagram: Buffer) => Promise<void>;
+    readonly onData: Listenable<[Buffer]>;
+  };
 }
 
 export interface StockConnection {
@@ -36,7 +39,10 @@ export interface StockConnection {
   readonly dtlsTransports: readonly { readonly role: string; srtpProfiles: readonly number[] }[];
   readonly sctpTransport: {
     readonly dtlsTransport: { sendData(packet: Buffer): Promise<void> };
-    readonly sctp: { readonly remoteVerificationTag: number };
+    readonly sctp: {
+      readonly remoteVerificationTag: number;
+      send(streamId: number, protocol: number, data: Buffer): Promise<void>;
+    };
   };
   readonly onIceCandidate: Listenable<[{ candidate: string } | undefined]>;
   readonly localDescription: { readonly sdp: string };
@@ -87,6 +93,8 @@ export class StockPeer {
   /** Datagrams that came from the other side, STUN left out. */
   readonly datagrams: Buffer[] = [];
   readonly opened: Promise<void>;
+  /** Its own first ClientHello, where it was DTLS client. */
+  sentHello: Buffer | undefined;
   #wake = Promise.withResolvers<void>();
 
   constructor(werift: StockWerift, certificate: StockCertificate, options: ConnectionOptions) {
@@ -117,7 +125,15 @@ export class StockPeer {
       this.messages.push(message);
       this.#notify();
     });
-    this.connection.iceTransports[0]?.connection.onData.subscribe((datagram) => {
+    const ice = this.connection.iceTransports[0]?.connection;
+    if (ice) {
+      const send = ice.send.bind(ice);
+      ice.send = (datagram) => {
+        if (datagram[0] === 22 && datagram[13] === 1) this.sentHello ??= datagram;
+        return send(datagram);
+      };
+    }
+    ice?.onData.subscribe((datagram) => {
       this.datagrams.push(Buffer.from(datagram));
       this.#notify();
     });

@@ -199,6 +199,8 @@ export class IceAgent {
         protocol.datagramReceived = (datagram, from) => this.#filter(protocol, inner, datagram, from);
         protocol.connectionMade = async (useIpv4) => {
           const udp = await UdpSocket.open(useIpv4 ? 4 : 6);
+          // werift closes the sockets it knows; one that opens after that would stay.
+          if (this.#closed) await udp.close();
           protocol.transport = udp;
           udp.onData = (datagram, from) => protocol.datagramReceived?.(datagram, from);
         };
