@@ -45,8 +45,11 @@ export function enginePeer(engine: Engine, tell: (message: FromPeer) => void): (
     tell({ type: 'failed', code, message });
   };
   const pump = (): void => {
-    for (; toSend > 0 && carrier?.writable; toSend -= 64 * KiB)
-      carrier.send(new Uint8Array(Math.min(toSend, 64 * KiB)));
+    while (toSend > 0 && carrier?.writable === true) {
+      const size = Math.min(toSend, 64 * KiB);
+      toSend -= size;
+      carrier.send(new Uint8Array(size));
+    }
   };
   const serve = (opened: Carrier): void => {
     carrier = opened;
