@@ -1,0 +1,180 @@
+/**
+ * `cocoon fetch`: one HTTP request through the mesh, bodies streamed both ways. Like curl it ends with 0 for any
+ * answer of the service, and with `--fail` with 1 from status 400 on; failures of the mesh have their own codes.
+ */
+
+import { createReadStream, createWriteStream } from 'node:fs';
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
+import { Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Command } from 'commander';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import type { CommandContext } from '../command-context.ts';
+import { collect } from '../command-context.ts';
+import { ControlClient } from '../control/client.ts';
+import type { Output } from '../output.ts';
+
+interface Options {
+  readonly request?: string;
+  readonly header?: readonly string[];
+  readonly data?: string;
+  readonly output?: string;
+  readonly fail?: boolean;
+}
+
+const progressEveryMs = 200;
+
+export function describe(command: Command): void {
+  command
+    .description(
+      'One HTTP request to a service of a device. Ends with 0 whatever status the service answers; see --fail.',
+    )
+    .argument('<device/service/path>')
+    .option('-X, --request <method>', 'the method (default: GET, with -d POST)')
+    .option("-H, --header <'name: value'>", 'a header field; may stand several times', collect)
+    .option('-d, --data <data|@file|@->', 'the body: as it is, from a file, or from stdin')
+    .option('-o, --output <file>', 'write the answer there')
+    .option('--fail', 'end with 1 when the status is 400 or more');
+}
+
+export async function fetchCommand(
+  { home, output }: CommandContext,
+  options: Options,
+  [target = '']: readonly string[],
+): Promise<void> {
+  const path = proxyPath(target);
+  const client = new ControlClient(home);
+  const body = bodyOf(options.data);
+  const method = options.request ?? (body === null ? 'GET' : 'POST');
+  const request = await client.open(path, { method, headers: headerFields(options.header ?? [], body) });
+  // A service may answer and stop reading before the body is out; then the answer counts.
+  const sent = sendBody(request, body).catch((thrown: unknown) => thrown);
+  const response = await client.answer(request);
+  await receive(response, options, output);
+  const failure = await Promise.race([sent, Promise.resolve(undefined)]);
+  if (failure instanceof MeshError) throw failure;
+  if (options.fail && (response.statusCode ?? 0) >= 400) process.exitCode = 1;
+}
+
+/** `server/files/a b` → `/proxy/server/files/a%20b`: what is no character of a path is escaped, the rest stays. */
+function proxyPath(target: string): string {
+  const [device = '', service = ''] = target.split('/');
+  if (device === '' || service === '')
+    throw new MeshError('usage', 'Name a device, a service and a path', {
+      hint: 'Example: cocoon fetch server/grafana/api/health',
+    });
+  const escaped = Array.from(target, (char) =>
+    /[\x21-\x7e]/.test(char) ? char : encodeURIComponent(char),
+  ).join('');
+  return `/proxy/${escaped.split('#')[0]}`;
+}
+
+type Body =
+  { readonly kind: 'bytes'; readonly bytes: Buffer } | { readonly kind: 'stream'; readonly stream: Readable };
+
+function bodyOf(data: string | undefined): Body | null {
+  if (data === undefined) return null;
+  if (data === '@-') return { kind: 'stream', stream: process.stdin };
+  if (data.startsWith('@')) return { kind: 'stream', stream: createReadStream(data.slice(1)) };
+  return { kind: 'bytes', bytes: Buffer.from(data) };
+}
+
+function headerFields(given: readonly string[], body: Body | null): string[] {
+  const fields = given.flatMap((text) => {
+    const [, name, value = ''] = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):\s*(.*)$/.exec(text) ?? [];
+    if (name === undefined)
+      throw new MeshError('usage', `${JSON.stringify(text)} is not a header field`, {
+        hint: "Write -H 'Name: value'.",
+      });
+    return [name, value];
+  });
+  const has = (name: string): boolean =>
+    fields.some((field, i) => i % 2 === 0 && field.toLowerCase() === name);
+  if (body?.kind === 'bytes' && !has('content-length'))
+    fields.push('Content-Length', String(body.bytes.length));
+  if (body?.kind === 'stream' && !has('content-length')) fields.push('Transfer-Encoding', 'chunked');
+  return fields;
+}
+
+async function sendBody(request: ClientRequest, body: Body | null): Promise<void> {
+  if (body?.kind !== 'stream') {
+    request.end(body?.bytes);
+    return;
+  }
+  try {
+    await pipeline(body.stream, request);
+  } catch (cause) {
+    if (cause instanceof Error && 'syscall' in cause && cause.syscall === 'open')
+      throw new MeshError('usage', `The file cannot be read: ${cause.message}`, { cause });
+    throw cause;
+  }
+}
+
+async function receive(response: IncomingMessage, options: Options, output: Output): Promise<void> {
+  const { statusCode: status = 0, statusMessage = '' } = response;
+  const target = options.output === undefined ? null : createWriteStream(options.output);
+  try {
+    if (output.json) return await receiveJson(response, options, output);
+    if (status >= 400) output.note(`HTTP ${status} ${statusMessage}`);
+    if (target) await pipeline(response, progress(response), target);
+    else await pipeline(response, process.stdout, { end: false });
+  } catch (cause) {
+    if (target && cause instanceof Error && 'path' in cause)
+      throw new MeshError('usage', `${options.output} cannot be written`, { cause });
+    throw new MeshError('bad_gateway', 'The answer broke off before its end', { cause });
+  }
+}
+
+/** Without `-o` the body is in the document: as text where it is text. */
+async function receiveJson(response: IncomingMessage, options: Options, output: Output): Promise<void> {
+  const head = { status: response.statusCode, headers: response.rawHeaders };
+  if (options.output !== undefined) {
+    let bytes = 0;
+    const count = new Transform({
+      transform: (chunk: Buffer, _encoding, done) => {
+        bytes += chunk.length;
+        done(null, chunk);
+      },
+    });
+    await pipeline(response, count, createWriteStream(options.output));
+    output.say({ ...head, bytes, file: options.output }, '');
+    return;
+  }
+  const parts: Buffer[] = [];
+  for await (const part of response) parts.push(part as Buffer);
+  const body = Buffer.concat(parts);
+  const text = body.toString();
+  const shown = Buffer.from(text).equals(body) ? { body: text } : { body_base64: body.toString('base64') };
+  output.say({ ...head, bytes: body.length, ...shown }, '');
+}
+
+/** On a terminal: how far a file is. */
+function progress(response: IncomingMessage): Transform {
+  const total = Number(response.headers['content-length'] ?? Number.NaN);
+  const shown = process.stderr.isTTY;
+  let bytes = 0;
+  let last = 0;
+  const show = (end: string): void => {
+    const share = total > 0 ? ` of ${mebibytes(total)} (${Math.floor((100 * bytes) / total)} %)` : '';
+    process.stderr.write(`\r${mebibytes(bytes)}${share}\u001b[K${end}`);
+  };
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      bytes += chunk.length;
+      if (shown && performance.now() - last > progressEveryMs) {
+        last = performance.now();
+        show('');
+      }
+      done(null, chunk);
+    },
+    flush(done) {
+      if (shown) show('\n');
+      done();
+    },
+  });
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1_048_576).toFixed(1)} MiB`;
+}

@@ -1,0 +1,183 @@
+/**
+ * What a device was told to be: a flag beats a variable beats `config.toml` beats the default. Everything is
+ * checked here, so that a typing error ends the start and not the first use.
+ */
+
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { parse } from 'smol-toml';
+import type { IceServer } from '@cocoon-mesh/mesh';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { parseIceServers } from './ice-servers.ts';
+import { isMissing } from './key-file.ts';
+import type { ServiceSpec } from './service-spec.ts';
+import { assertName, parseServices } from './service-spec.ts';
+
+export const defaultSignalingUrl = 'ws://127.0.0.1:7400/ws';
+export const defaultGatewayPort = 7401;
+const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** What the command line says; absent where it says nothing. */
+export interface DeviceFlags {
+  readonly name?: string;
+  readonly signaling?: string;
+  readonly service?: readonly string[];
+  readonly gatewayPort?: string;
+  readonly disableCapability?: readonly string[];
+}
+
+export interface DeviceSettings {
+  readonly name: string;
+  readonly location: string | null;
+  /** Null: nobody said one, so the token's or the last one counts. */
+  readonly signalingUrl: string | null;
+  readonly services: readonly ServiceSpec[];
+  /** Services by flag come back even when they were removed at run time. */
+  readonly servicesByFlag: boolean;
+  readonly gatewayPort: number;
+  readonly disabledCapabilities: readonly string[];
+  readonly engine: string | undefined;
+  readonly iceServers: readonly IceServer[];
+  readonly logLevel: LogLevel;
+}
+
+/** Key of `config.toml` → variable. Those of later parts are known, so that one file serves every version. */
+const fileKeys = {
+  name: 'COCOON_NAME',
+  location: 'COCOON_LOCATION',
+  signaling_url: 'COCOON_SIGNALING_URL',
+  services: 'COCOON_SERVICES',
+  gateway_port: 'COCOON_GATEWAY_PORT',
+  webrtc_engine: 'COCOON_WEBRTC_ENGINE',
+  ice_servers: 'COCOON_ICE_SERVERS',
+  log_level: 'COCOON_LOG_LEVEL',
+  disable_capabilities: '',
+  plugins: 'COCOON_PLUGINS',
+  database_url: 'COCOON_DATABASE_URL',
+  embedding_model: 'COCOON_EMBEDDING_MODEL',
+  llm_provider: 'COCOON_LLM_PROVIDER',
+  llm_model: 'COCOON_LLM_MODEL',
+} as const;
+type FileKey = keyof typeof fileKeys;
+type FileConfig = Partial<Record<FileKey, string | readonly string[]>>;
+
+/** @throws MeshError bad_config */
+export async function readConfigFile(path: string): Promise<FileConfig> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    if (isMissing(cause)) return {};
+    throw new MeshError('bad_config', `${path} could not be read`, { cause });
+  }
+  let table;
+  try {
+    table = parse(text);
+  } catch (cause) {
+    const why = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : '';
+    throw new MeshError('bad_config', `${path} is not TOML: ${why}`, { cause });
+  }
+  const config: FileConfig = {};
+  for (const [key, value] of Object.entries(table))
+    config[knownKey(key, path)] = plainValue(key, value, path);
+  return config;
+}
+
+/** @throws MeshError bad_config | bad_name | bad_service | bad_signaling_url | bad_ice_servers | usage */
+export function deviceSettings(
+  flags: DeviceFlags,
+  environment: Readonly<Record<string, string | undefined>>,
+  file: FileConfig,
+): DeviceSettings {
+  const text = (flag: string | undefined, key: FileKey): string | undefined =>
+    flag ?? (environment[fileKeys[key]] || undefined) ?? first(file[key]);
+  const list = (flag: readonly string[] | undefined, key: FileKey): readonly string[] =>
+    flag ??
+    split(environment[fileKeys[key]]) ??
+    (typeof file[key] === 'string' ? (split(file[key]) ?? []) : (file[key] ?? []));
+  const name = text(flags.name, 'name');
+  if (name !== undefined) assertName(name);
+  const signaling = text(flags.signaling, 'signaling_url');
+  return {
+    name: name ?? nameFromHost(hostname()),
+    location: text(undefined, 'location') ?? null,
+    signalingUrl: signaling === undefined ? null : parseSignalingUrl(signaling),
+    services: parseServices(list(flags.service, 'services')),
+    servicesByFlag: flags.service !== undefined,
+    gatewayPort: parsePort(text(flags.gatewayPort, 'gateway_port'), defaultGatewayPort),
+    disabledCapabilities: list(flags.disableCapability, 'disable_capabilities'),
+    engine: text(undefined, 'webrtc_engine'),
+    iceServers: parseIceServers(environment['COCOON_ICE_SERVERS'] || file.ice_servers),
+    logLevel: parseLogLevel(text(undefined, 'log_level')),
+  };
+}
+
+/** `ws://host:port/ws`; a URL without a path gets the usual one. @throws MeshError bad_signaling_url */
+export function parseSignalingUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (!url || !['ws:', 'wss:'].includes(url.protocol) || url.hostname === '' || url.hash !== '')
+    throw new MeshError('bad_signaling_url', `${JSON.stringify(text)} is not a ws:// or wss:// URL`);
+  if (url.username !== '' || url.password !== '')
+    throw new MeshError('bad_signaling_url', 'A signaling address has no user and password');
+  if (url.pathname === '/') url.pathname = '/ws';
+  return url.href;
+}
+
+/** @throws MeshError usage */
+export function parsePort(text: string | undefined, fallback: number): number {
+  if (text === undefined) return fallback;
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(port <= 65_535))
+    throw new MeshError('usage', `${JSON.stringify(text)} is not a port`, {
+      hint: 'A port is a number from 0 to 65535; 0 takes a free one.',
+    });
+  return port;
+}
+
+/** The host's name, made legal: `Anna's MacBook.local` → `anna-s-macbook`. */
+export function nameFromHost(host: string): string {
+  const name = (host.split('.')[0] ?? '')
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-?(xn-+)*/, '')
+    .slice(0, 31)
+    .replace(/-$/, '');
+  return name === '' ? 'cocoon' : name;
+}
+
+function parseLogLevel(text: string | undefined): LogLevel {
+  const level = logLevels.find((known) => known === (text ?? 'info'));
+  if (!level)
+    throw new MeshError(
+      'usage',
+      `The log level ${JSON.stringify(text)} is not one of ${logLevels.join(', ')}`,
+    );
+  return level;
+}
+
+function split(text: string | undefined): string[] | undefined {
+  const parts = text
+    ?.split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+  return parts && parts.length > 0 ? parts : undefined;
+}
+
+function first(value: string | readonly string[] | undefined): string | undefined {
+  return typeof value === 'string' ? value : value?.[0];
+}
+
+function knownKey(key: string, path: string): FileKey {
+  if (Object.hasOwn(fileKeys, key)) return key as FileKey;
+  throw new MeshError('bad_config', `${path} has a key that is not known: ${key}`, {
+    hint: `Known keys: ${Object.keys(fileKeys).join(', ')}.`,
+  });
+}
+
+function plainValue(key: string, value: unknown, path: string): string | readonly string[] {
+  if (typeof value === 'string') return value;
+  if (typeof value === 'number' || typeof value === 'bigint') return String(value);
+  if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
+  throw new MeshError('bad_config', `${path}: ${key} is neither a text, a number nor a list of texts`);
+}

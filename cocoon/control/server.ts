@@ -1,0 +1,144 @@
+/**
+ * The control socket: what the user's own commands ask of the daemon. The file system says who may: the socket is
+ * 0600 in a folder of the user's own. There are no names and no tokens here.
+ */
+
+import { rm } from 'node:fs/promises';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import type { Clock } from '@cocoon-mesh/protocol';
+import { MeshError, toMeshError } from '@cocoon-mesh/protocol';
+import { withoutFields } from '@cocoon-mesh/proxy';
+import { answerError, httpServerOptions, serveRequests } from '@cocoon-mesh/proxy/index.node.ts';
+import type { Commands } from '../commands-api.ts';
+import { answerJson, refuseUpgrade } from '../gateway/answer.ts';
+import { passRequest, proxyTarget } from '../gateway/proxy-route.ts';
+import type { Reach } from '../reach.ts';
+import { errorHeader } from './client.ts';
+import { prepareSocketFolder } from './socket-path.ts';
+
+export interface ControlOptions {
+  readonly path: string;
+  readonly commands: Commands;
+  readonly reach: Reach;
+  readonly clock: Clock;
+}
+
+type Body = Readonly<Record<string, unknown>>;
+type Route = (commands: Commands, body: Body, signal: AbortSignal) => unknown;
+
+const maxBodyBytes = 1024 * 1024;
+const drainMs = 500;
+
+const routes: Readonly<Record<string, Route>> = {
+  'GET /status': (commands) => commands.status(),
+  'GET /devices': (commands) => commands.devices(),
+  'POST /devices/accept': (commands, { name }) => commands.acceptName(text(name)),
+  'POST /tokens': (commands, body) => commands.generateToken(body),
+  'POST /ping': (commands, { device }, signal) => commands.ping(text(device), signal),
+  'GET /services': (commands) => commands.services(),
+  'POST /services': (commands, { service }) => commands.addService(text(service)),
+  'POST /services/remove': (commands, { name }) => commands.removeService(text(name)),
+  'POST /open': (commands, { target }) => commands.open(target === null ? null : text(target)),
+  'GET /doctor': (commands) => commands.doctor(),
+};
+
+export class ControlServer {
+  readonly #options: ControlOptions;
+  readonly #server: Server;
+
+  private constructor(options: ControlOptions, server: Server) {
+    this.#options = options;
+    this.#server = server;
+  }
+
+  /** The home must be locked: whatever socket is there is of a daemon that is gone. */
+  static async start(options: ControlOptions): Promise<ControlServer> {
+    await prepareSocketFolder(options.path);
+    await rm(options.path, { force: true });
+    const server = createServer(httpServerOptions);
+    const control = new ControlServer(options, server);
+    serveRequests(server, {
+      request: (request, response) => void control.#request(request, response),
+      upgrade: (request, socket) => refuseUpgrade(request, socket, new MeshError('not_found')),
+    });
+    // The socket is made with these rights, so there is no moment in which it has others.
+    const umask = process.umask(0o177);
+    try {
+      server.listen(options.path);
+    } finally {
+      process.umask(umask);
+    }
+    await once(server, 'listening');
+    return control;
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => void this.#server.close(() => resolve()));
+    const limit = this.#options.clock.after(drainMs, () => this.#server.closeAllConnections());
+    await closed;
+    limit.cancel();
+  }
+
+  async #request(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      const { url = '', method = 'GET' } = request;
+      const target = proxyTarget(url);
+      if (target) {
+        const { reach, clock } = this.#options;
+        await passRequest(request, response, target, {
+          reach,
+          clock,
+          headers: request.rawHeaders,
+          responseHeaders: (headers) => withoutFields(headers, marks),
+          answerError: answerOwnError,
+        });
+      } else if (method === 'POST' && url === '/forwards') {
+        await this.#options.commands.forward(request, response);
+      } else {
+        await this.#answer(request, response, routes[`${method} ${url}`]);
+      }
+    } catch (thrown) {
+      answerOwnError(response, toMeshError(thrown));
+    }
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, route: Route | undefined): Promise<void> {
+    if (!route) throw new MeshError('not_found');
+    const gone = new AbortController();
+    response.on('close', () => gone.abort());
+    const body = await readBody(request);
+    const value = await route(this.#options.commands, body, gone.signal);
+    answerJson(response, value ?? {});
+  }
+}
+
+const marks: ReadonlySet<string> = new Set([errorHeader]);
+
+export function answerOwnError(response: ServerResponse, error: MeshError): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  response.setHeader(errorHeader, error.code);
+  answerError(response, error);
+}
+
+async function readBody(request: IncomingMessage): Promise<Body> {
+  let all = '';
+  request.setEncoding('utf8');
+  for await (const chunk of request) {
+    all += String(chunk);
+    if (all.length > maxBodyBytes) throw new MeshError('message_too_large');
+  }
+  const body: unknown = all === '' ? {} : JSON.parse(all);
+  if (typeof body !== 'object' || body === null) throw new MeshError('bad_message');
+  return body as Body;
+}
+
+function text(value: unknown): string {
+  if (typeof value !== 'string') throw new MeshError('bad_message');
+  return value;
+}

@@ -1,0 +1,27 @@
+/** Durations and dates as users write them: `90s`, `10m`, `1h`, `7d`; `2027-01-31`. */
+
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+
+const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
+
+/** Seconds. @throws MeshError usage */
+export function parseDuration(text: string): number {
+  const [, digits, unit = 's'] = /^(\d{1,9})(s|m|h|d|w)$/.exec(text) ?? [];
+  const seconds = Number(digits ?? 0) * (unitSeconds[unit] ?? 0);
+  if (seconds === 0)
+    throw new MeshError('usage', `${JSON.stringify(text)} is not a duration`, {
+      hint: 'Write a number and a unit: 90s, 10m, 1h, 7d or 4w.',
+    });
+  return seconds;
+}
+
+/** Seconds since 1970; a day without a time means its beginning, UTC. @throws MeshError usage */
+export function parseDate(text: string, nowMs: number): number {
+  const ms = /^\d{4}-\d\d-\d\d(T.*)?$/.test(text) ? Date.parse(text) : Number.NaN;
+  if (!Number.isFinite(ms))
+    throw new MeshError('usage', `${JSON.stringify(text)} is not a date`, {
+      hint: 'Example: 2027-01-31 or 2027-01-31T12:00:00Z.',
+    });
+  if (ms <= nowMs) throw new MeshError('usage', `The date ${text} has passed`);
+  return Math.floor(ms / 1000);
+}

@@ -1,0 +1,36 @@
+/** Answers of the gateway's own: JSON, and errors where there is only a socket. */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { ServerResponse as Response } from 'node:http';
+import { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { MeshError } from '@cocoon-mesh/protocol';
+import { answerError } from '@cocoon-mesh/proxy/index.node.ts';
+
+export function answerJson(response: ServerResponse, value: unknown, status = 200): void {
+  const body = JSON.stringify(value);
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  });
+  response.end(body);
+}
+
+/** Refuses an upgrade before it began. */
+export function refuseUpgrade(request: IncomingMessage, socket: Duplex, error: MeshError): void {
+  socket.on('error', () => undefined);
+  if (!(socket instanceof Socket)) {
+    socket.destroy();
+    return;
+  }
+  const response = new Response(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket);
+  response.once('finish', () => {
+    response.detachSocket(socket);
+    socket.end(() => socket.destroy());
+  });
+  answerError(response, error);
+}

@@ -1,0 +1,77 @@
+/**
+ * `/proxy/{device}/{service}/{path…}` for the gateway and the control socket: which device and service a path
+ * names, and the request passed on to it. Who may ask was decided before.
+ */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { Device } from '@cocoon-mesh/mesh';
+import type { Clock, RawHeaders } from '@cocoon-mesh/protocol';
+import { MeshError, httpProtocol, toMeshError } from '@cocoon-mesh/protocol';
+import type { ProxyOptions, ProxyOutcome } from '@cocoon-mesh/proxy/index.node.ts';
+import { answerError, proxyHttp, proxyUpgrade } from '@cocoon-mesh/proxy/index.node.ts';
+import type { Reach } from '../reach.ts';
+
+export interface ProxyTarget {
+  readonly device: string;
+  readonly service: string;
+  /** Path and query for the service, raw. */
+  readonly target: string;
+}
+
+const pattern = /^\/proxy\/([^/?]+)\/([^/?]+)(\/[^?]*)?(\?.*)?$/;
+
+/** Null for any other path. Nothing is decoded: names need no escapes, and the rest is the service's. */
+export function proxyTarget(url: string): ProxyTarget | null {
+  const [, device, service, path = '/', query = ''] = pattern.exec(url) ?? [];
+  return device === undefined || service === undefined ? null : { device, service, target: path + query };
+}
+
+export interface PassOptions {
+  readonly reach: Reach;
+  readonly clock: Clock;
+  readonly headers: RawHeaders;
+  readonly responseHeaders?: (headers: RawHeaders) => RawHeaders;
+  readonly answerError?: (response: ServerResponse, error: MeshError) => void;
+}
+
+/** Never rejects. */
+export async function passRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  target: ProxyTarget,
+  options: PassOptions,
+): Promise<ProxyOutcome> {
+  return proxyHttp(request, response, proxyOptions(target, options));
+}
+
+/** Never rejects. */
+export async function passUpgrade(
+  request: IncomingMessage,
+  socket: Duplex,
+  early: Uint8Array,
+  target: ProxyTarget,
+  options: PassOptions,
+): Promise<ProxyOutcome> {
+  try {
+    return await proxyUpgrade(request, socket, early, proxyOptions(target, options));
+  } catch (thrown) {
+    socket.destroy();
+    return { kind: 'failed', error: toMeshError(thrown) };
+  }
+}
+
+function proxyOptions({ device, service, target }: ProxyTarget, options: PassOptions): ProxyOptions {
+  const { reach, clock, headers, responseHeaders } = options;
+  return {
+    target,
+    clock,
+    headers,
+    openStream: async (signal) => {
+      const found: Device = reach.find(device, service);
+      return reach.open(found, service, httpProtocol, signal);
+    },
+    answerError: options.answerError ?? answerError,
+    ...(responseHeaders ? { responseHeaders } : {}),
+  };
+}

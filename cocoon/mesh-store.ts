@@ -1,0 +1,153 @@
+/**
+ * `owners.json`: to whom this device belongs, which tokens it has redeemed, and which name belongs to which
+ * device. The mesh reads and writes its part through `MeshStore`.
+ */
+
+import { readFile } from 'node:fs/promises';
+import type { MeshStore } from '@cocoon-mesh/mesh';
+import type { MembershipProof } from '@cocoon-mesh/protocol';
+import { MeshError, check, membershipProofSchema } from '@cocoon-mesh/protocol';
+import { writePrivateFile } from './atomic-file.ts';
+import { isMissing } from './key-file.ts';
+
+interface Owners {
+  readonly v: 1;
+  readonly membership: MembershipProof | null;
+  /** The owner was made by this device because it had none; a token may replace it while it has no other device. */
+  readonly selfMade: boolean;
+  readonly hasOtherDevices: boolean;
+  /** Ids of redeemed tokens, newest last. */
+  readonly redeemed: readonly string[];
+  /** Where this device signed in with its token. */
+  readonly signalingUrl: string | null;
+  readonly pins: Readonly<Record<string, string>>;
+}
+
+const nobody: Owners = {
+  v: 1,
+  membership: null,
+  selfMade: false,
+  hasOtherDevices: false,
+  redeemed: [],
+  signalingUrl: null,
+  pins: {},
+};
+
+const keptRedeemed = 100;
+
+export class OwnersFile implements MeshStore {
+  readonly #path: string;
+  #owners: Owners;
+  /** While a token waits to be redeemed there is no membership, whatever was there before. */
+  #pending: { readonly jti: string; readonly signalingUrl: string } | null = null;
+  #writes: Promise<void> = Promise.resolve();
+
+  private constructor(path: string, owners: Owners) {
+    this.#path = path;
+    this.#owners = owners;
+  }
+
+  /** @throws MeshError database_corrupt | key_unreadable; the file is left as it is */
+  static async open(path: string): Promise<OwnersFile> {
+    let text: string;
+    try {
+      text = await readFile(path, 'utf8');
+    } catch (cause) {
+      if (isMissing(cause)) return new OwnersFile(path, nobody);
+      throw new MeshError('key_unreadable', `${path} cannot be read`, { cause });
+    }
+    try {
+      return new OwnersFile(path, parseOwners(JSON.parse(text)));
+    } catch (cause) {
+      if (cause instanceof MeshError && cause.code === 'database_newer') throw cause;
+      throw new MeshError('database_corrupt', `${path} is damaged`, { cause });
+    }
+  }
+
+  get owners(): Owners {
+    return this.#owners;
+  }
+
+  /** The next membership that is saved comes from this token. */
+  redeeming(jti: string, signalingUrl: string): void {
+    this.#pending = { jti, signalingUrl };
+  }
+
+  /** This device belongs to an owner it holds the secret of. */
+  async belongTo(membership: MembershipProof, selfMade: boolean): Promise<void> {
+    await this.#write({ ...this.#owners, membership, selfMade });
+  }
+
+  async noteOtherDevices(): Promise<void> {
+    if (!this.#owners.hasOtherDevices) await this.#write({ ...this.#owners, hasOtherDevices: true });
+  }
+
+  async loadMembership(): Promise<MembershipProof | null> {
+    return this.#pending ? null : this.#owners.membership;
+  }
+
+  async saveMembership(membership: MembershipProof): Promise<void> {
+    const pending = this.#pending;
+    this.#pending = null;
+    await this.#write({
+      ...this.#owners,
+      membership,
+      ...(pending
+        ? {
+            selfMade: false,
+            redeemed: [...this.#owners.redeemed, pending.jti].slice(-keptRedeemed),
+            signalingUrl: pending.signalingUrl,
+          }
+        : {}),
+    });
+  }
+
+  async loadPins(): Promise<Record<string, string>> {
+    return { ...this.#owners.pins };
+  }
+
+  async savePins(pins: Record<string, string>): Promise<void> {
+    await this.#write({ ...this.#owners, pins });
+  }
+
+  /** One after the other, each with the newest content. */
+  async #write(owners: Owners): Promise<void> {
+    this.#owners = owners;
+    const writing = this.#writes.then(() =>
+      writePrivateFile(this.#path, `${JSON.stringify(this.#owners, null, 2)}\n`),
+    );
+    this.#writes = writing.catch(() => undefined);
+    await writing;
+  }
+}
+
+function parseOwners(value: unknown): Owners {
+  if (typeof value !== 'object' || value === null) throw new TypeError('not an object');
+  const owners = value as Partial<Record<keyof Owners, unknown>>;
+  if (typeof owners.v === 'number' && owners.v > 1) throw new MeshError('database_newer');
+  if (owners.v !== 1) throw new TypeError('no version');
+  return {
+    v: 1,
+    membership: owners.membership === null ? null : check(membershipProofSchema, owners.membership),
+    selfMade: owners.selfMade === true,
+    hasOtherDevices: owners.hasOtherDevices === true,
+    redeemed: texts(owners.redeemed),
+    signalingUrl: typeof owners.signalingUrl === 'string' ? owners.signalingUrl : null,
+    pins: pinsOf(owners.pins),
+  };
+}
+
+function texts(value: unknown): string[] {
+  if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
+  throw new TypeError('not a list of texts');
+}
+
+function pinsOf(value: unknown): Record<string, string> {
+  if (typeof value !== 'object' || value === null) throw new TypeError('no pins');
+  const pins: Record<string, string> = {};
+  for (const [name, peerId] of Object.entries(value as Record<string, unknown>)) {
+    if (typeof peerId !== 'string') throw new TypeError('a pin is no text');
+    pins[name] = peerId;
+  }
+  return pins;
+}

@@ -1,0 +1,64 @@
+/**
+ * What a command says: with `--json` one document or NDJSON lines on stdout and errors as JSON on stderr, for
+ * people sentences and tables. Nothing here decides what is said.
+ */
+
+import type { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+
+export class Output {
+  readonly json: boolean;
+  /** Somebody reads along: progress and secrets may be shown. */
+  readonly terminal: boolean = process.stdout.isTTY;
+
+  constructor(json: boolean) {
+    this.json = json;
+  }
+
+  /** The one answer of a command, or one line of a stream of answers. */
+  say(value: unknown, text: string): void {
+    this.#write(this.json ? JSON.stringify(value) : text);
+  }
+
+  /** For people only. */
+  tell(text: string): void {
+    if (!this.json) this.#write(text);
+  }
+
+  /** One sentence beside the answer. */
+  note(text: string): void {
+    process.stderr.write(this.json ? `${JSON.stringify({ note: text })}\n` : `${text}\n`);
+  }
+
+  error(error: MeshError): void {
+    process.stderr.write(`${this.json ? JSON.stringify({ error }) : sentence(error)}\n`);
+  }
+
+  #write(line: string): void {
+    process.stdout.write(`${line}\n`);
+  }
+}
+
+function sentence({ code, message, hint }: MeshError): string {
+  const stop = /[.!?]$/.test(message) ? '' : '.';
+  return `cocoon: ${message}${stop} (${code})${hint === '' ? '' : `\n  ${hint}`}`;
+}
+
+/** Columns as wide as their widest cell, two spaces apart. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [head, ...rows];
+  const widths = head.map((_, i) => Math.max(...all.map((row) => row[i]?.length ?? 0)));
+  return all
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** Names and values below each other. */
+export function facts(rows: readonly (readonly [string, string])[]): string {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
+}

@@ -1,0 +1,20 @@
+/** What this device says of itself to others, from its settings and its services. */
+
+import type { SelfDescription } from '@cocoon-mesh/mesh';
+import type { DeviceSettings } from './config.ts';
+import type { Services } from './services.ts';
+
+const proxyCapability = { protocol: 'proxy.http', version: '1.0.0' } as const;
+
+/** @param name may be another than the configured one, when that was taken */
+export function describeSelf(settings: DeviceSettings, name: string, services: Services): SelfDescription {
+  const offered = services.list().map((service) => ({ name: service.name, type: service.type }));
+  const capabilities = offered.length === 0 ? [] : [proxyCapability];
+  return {
+    kind: 'cocoon',
+    name,
+    services: offered,
+    capabilities: capabilities.filter(({ protocol }) => !settings.disabledCapabilities.includes(protocol)),
+    ...(settings.location === null ? {} : { location: settings.location }),
+  };
+}
