@@ -1,7 +1,8 @@
 /**
  * What features see of a session: a stream of bytes both ways, opened with a header, half-closed by `end`,
  * cut by `reset`. Reading is a pull: credit goes back to the sender only for what was read, so a slow reader
- * stops the sender and nothing piles up.
+ * stops the sender and nothing piles up. So whoever takes a stream reads it to its end or resets it: bytes that
+ * nobody reads keep the stream open, and its place among `limits.maxStreams`, until the session ends.
  */
 
 import type { ResetCode } from '@cocoon-mesh/protocol';
@@ -23,7 +24,10 @@ export interface Stream {
   drained(): Promise<void>;
   /** No more bytes from us. Idempotent. */
   end(): void;
-  /** Ends both directions at once; the other side's reads and writes fail with this code. Idempotent. */
+  /**
+   * Ends both directions at once; the other side's reads and writes fail with this code. Idempotent.
+   * What the other side had ended before its own reset came whole and stays readable.
+   */
   reset(code: ResetCode): void;
 
   /**
