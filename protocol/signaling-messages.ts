@@ -127,9 +127,7 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
 ]);
 export type ServerMessage = z.infer<typeof serverMessageSchema>;
 
-/**
- * The outline of any message, to tell one of an unknown type, which a newer side may send, from a broken one.
- */
+/** What any message has, also one of an unknown type, which a newer side may send: a request can be answered. */
 export const messageOutlineSchema = z.object({
   type: z.string().check(z.maxLength(64)),
   id: z.optional(requestId),

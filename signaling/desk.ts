@@ -3,7 +3,7 @@
  * peer that signs in, and revocations that end what others have under way.
  */
 
-import type { Clock, Redemption, SigningKey } from '@cocoon-mesh/protocol';
+import type { Clock, Redemption, ServerMessage, SigningKey } from '@cocoon-mesh/protocol';
 import { MeshError, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
 import type { AccessTokens } from './access-token.ts';
 import type { Introductions } from './introductions.ts';
@@ -39,7 +39,7 @@ export class Desk {
   async welcome(peer: OnlinePeer, receipt: string | null): Promise<void> {
     const { clock, store, keys, ownership, presence, accessTokens, log } = this.parts;
     const { owner, peerId, connection } = peer;
-    const [{ token }, devices, list] = await Promise.all([
+    const [{ token }, devices, revocations] = await Promise.all([
       accessTokens.signForMember(peer.membership),
       store.devices(owner, ownership.nowSeconds),
       store.revocations(owner),
@@ -55,7 +55,7 @@ export class Desk {
       access_token: token,
       ...(receipt === null ? {} : { receipt }),
       devices: devices.slice(0, maxListedDevices).map((device) => presence.describe(device)),
-      revocations: list.length === 0 ? [] : [{ owner, list }],
+      revocations: revocations ? [{ owner, list: [...revocations.list] }] : [],
     });
     older?.connection.fail(new MeshError('replaced', 'The device has signed in again'));
     log.info({ peer: peerId, owner }, 'A peer signed in');
@@ -130,13 +130,15 @@ export class Desk {
   async revocations(from: OnlinePeer, list: readonly string[]): Promise<void> {
     const { ownership, presence, store } = this.parts;
     const { owner } = from;
-    if (await ownership.addRevocations(owner, list)) {
-      presence.broadcast(owner, { type: 'revocations', owner, list: [...list] }, from.peerId);
+    const isNews = await ownership.addRevocations(owner, list);
+    const known = (await store.revocations(owner))?.list ?? [];
+    const message: ServerMessage = { type: 'revocations', owner, list: [...known] };
+    if (isNews) {
+      presence.broadcast(owner, message, from.peerId);
       await this.sweep(owner);
-      return;
+    } else if (known.length > list.length) {
+      from.connection.send(message);
     }
-    const known = await store.revocations(owner);
-    if (known.length > list.length) from.connection.send({ type: 'revocations', owner, list: known });
   }
 }
 

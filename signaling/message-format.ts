@@ -24,19 +24,6 @@ export class UnknownMessage extends MeshError {
   }
 }
 
-const knownTypes: ReadonlySet<string> = new Set<ClientMessage['type']>([
-  'sign_in',
-  'sign_in_proof',
-  'record',
-  'membership',
-  'load',
-  'lookup',
-  'introduce',
-  'signal',
-  'revocations',
-  'ping',
-]);
-
 /** The first offered one that we speak: the peer's preference counts. */
 export function chooseSubprotocol(offered: Iterable<string>): SignalingSubprotocol | null {
   for (const name of offered) {
@@ -60,9 +47,8 @@ export function readMessage(
   try {
     return read(clientMessageSchema, data, maxBytes);
   } catch (thrown) {
-    const outline = read(messageOutlineSchema, data, maxBytes);
-    if (!knownTypes.has(outline.type)) throw new UnknownMessage(outline.id ?? null);
-    throw thrown;
+    if (!(thrown instanceof MeshError) || thrown.code !== 'unsupported') throw thrown;
+    throw new UnknownMessage(read(messageOutlineSchema, data, maxBytes).id ?? null);
   }
 }
 

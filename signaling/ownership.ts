@@ -6,14 +6,18 @@
 import type {
   Clock,
   DeviceRecord,
+  Grant,
   MembershipProof,
   Owner,
   Redemption,
+  Revocation,
   SigningKey,
 } from '@cocoon-mesh/protocol';
 import {
   MeshError,
+  assertGrantValidAt,
   hashObject,
+  limits,
   signReceipt,
   toBase64Url,
   verifyDeviceRecord,
@@ -90,12 +94,12 @@ export class Ownership {
    */
   async redeem(peerId: string, redemption: Redemption): Promise<string> {
     const { store, receiptKey, maxDevicesPerOwner } = this.#options;
-    if (redemption.redeemer !== peerId)
-      throw new MeshError('token_invalid', 'The setup token was redeemed by another device');
     const { owner, grant } = await verifyRedemption(redemption);
     if (grant.receipt_key !== toBase64Url(receiptKey.publicKey)) throw new MeshError('token_wrong_signaling');
     if (grant.scope !== 'enroll')
       throw new MeshError('unsupported', 'Tokens for co-owners are not supported yet');
+    if (redemption.redeemer !== peerId)
+      throw new MeshError('token_invalid', 'The setup token was redeemed by another device');
     const now = this.nowSeconds;
     const known = await store.claim(grant.jti);
     // A repeated redemption may come late: its first time was in time.
@@ -117,17 +121,24 @@ export class Ownership {
   }
 
   /**
-   * Keeps an owner's list of revocations when it is genuine and longer than the known one.
+   * Keeps an owner's list of revocations when it is genuine and goes further than the known one. A long list may
+   * come in pieces, each going on where the known one ends.
    * @returns whether it is news
-   * @throws MeshError bad_signature | bad_message | wrong_type | unknown_constraint
+   * @throws MeshError bad_signature | bad_message | wrong_type | unknown_constraint | overloaded
    */
   async addRevocations(ownerId: string, list: readonly string[]): Promise<boolean> {
     const { store } = this.#options;
-    const known = await store.owner(ownerId);
-    if (!known) return false;
-    const owner = await verifyOwnerRecords(known.records);
-    const entries = await verifyRevocations(list, owner);
-    return store.addRevocations(ownerId, owner.epoch, list, entries);
+    const stored = await store.owner(ownerId);
+    if (!stored) return false;
+    const owner = await verifyOwnerRecords(stored.records);
+    const known = await store.revocations(ownerId);
+    const knownList = known?.epoch === owner.epoch ? known.list : [];
+    // Every device brings its list at every sign-in; mostly it is ours.
+    if (list.every((entry, n) => entry === knownList[n])) return false;
+    const { whole, entries } = await verifyList(owner, list, knownList);
+    if (whole.length > limits.maxRevocations)
+      throw new MeshError('overloaded', 'The owner has too many revocations');
+    return store.addRevocations(ownerId, owner.epoch, whole, entries);
   }
 
   /** Does a membership that was valid still stand? @throws MeshError revoked | membership_invalid | membership_expired */
@@ -158,12 +169,23 @@ export class Ownership {
   }
 }
 
-function assertInTime(
-  grant: { readonly nbf: number; readonly exp: number; readonly until?: number | undefined },
-  now: number,
-): void {
-  if (grant.nbf > now) throw new MeshError('token_not_yet_valid');
-  if (grant.exp <= now) throw new MeshError('token_expired');
+async function verifyList(
+  owner: Owner,
+  list: readonly string[],
+  known: readonly string[],
+): Promise<{ whole: readonly string[]; entries: readonly Revocation[] }> {
+  const last = known.at(-1);
+  try {
+    return { whole: list, entries: await verifyRevocations(list, owner) };
+  } catch (thrown) {
+    if (last === undefined) throw thrown;
+    const after = { n: known.length, hash: toBase64Url(await hashObject(last)) };
+    return { whole: [...known, ...list], entries: await verifyRevocations(list, owner, after) };
+  }
+}
+
+function assertInTime(grant: Grant, now: number): void {
+  assertGrantValidAt(grant, now);
   if (grant.until !== undefined && grant.until <= now)
     throw new MeshError('token_expired', 'The right that the setup token gives has ended');
 }

@@ -133,10 +133,8 @@ class Server implements SignalingServer {
     });
     this.#connectHttp();
     this.#timers = [
-      every(clock, limits.signalingPingMs, () => this.#background(() => desk.endExpired())),
-      every(clock, forgetEveryMs, () =>
-        this.#background(() => desk.parts.store.forgetExpired(desk.parts.ownership.nowSeconds)),
-      ),
+      this.#repeat(limits.signalingPingMs, () => desk.endExpired()),
+      this.#repeat(forgetEveryMs, () => desk.parts.store.forgetExpired(desk.parts.ownership.nowSeconds)),
     ];
   }
 
@@ -317,6 +315,16 @@ class Server implements SignalingServer {
     } catch (thrown) {
       return toMeshError(thrown);
     }
+  }
+
+  /** Leaves a turn out while the one before is still at work. */
+  #repeat(intervalMs: number, work: () => Promise<void>): Timer {
+    let working = false;
+    return every(this.#options.clock, intervalMs, () => {
+      if (working) return;
+      working = true;
+      this.#background(() => work().finally(() => (working = false)));
+    });
   }
 
   #background(work: () => Promise<void>): void {

@@ -42,8 +42,9 @@ export interface Claim {
 }
 
 export interface RevocationList {
-  readonly owner: string;
-  readonly list: string[];
+  /** Of the key that signed it. */
+  readonly epoch: number;
+  readonly list: readonly string[];
 }
 
 type Db = Kysely<Tables> | Transaction<Tables>;
@@ -81,8 +82,7 @@ export class Store {
   /**
    * Records a redemption, or finds that the same one was recorded before.
    *
-   * A `jti` counts across all owners: a receipt names token and redeemer only, so one that was given for a token
-   * of somebody else with the same `jti` would serve for a second use of this one.
+   * A `jti` counts across all owners, for that is all that a receipt names beside its redeemer.
    * @returns the claim that counts, with the receipt that was given first
    * @throws MeshError token_used | revoked | membership_invalid | overloaded, and then nothing is recorded
    */
@@ -197,13 +197,8 @@ export class Store {
     return isRevoked(this.#db, owner, peerId, jti);
   }
 
-  async revocations(owner: string): Promise<string[]> {
-    const row = await this.#db
-      .selectFrom('revocation_list')
-      .select('entries')
-      .where('owner', '=', owner)
-      .executeTakeFirst();
-    return row ? (JSON.parse(row.entries) as string[]) : [];
+  async revocations(owner: string): Promise<RevocationList | null> {
+    return revocationsOf(this.#db, owner);
   }
 
   /**
@@ -223,14 +218,9 @@ export class Store {
           .values({ owner, kind, subject })
           .onConflict((conflict) => conflict.columns(['owner', 'kind', 'subject']).doNothing())
           .execute();
-      const known = await db
-        .selectFrom('revocation_list')
-        .selectAll()
-        .where('owner', '=', owner)
-        .executeTakeFirst();
-      const knownLength = known ? (JSON.parse(known.entries) as string[]).length : 0;
+      const known = await revocationsOf(db, owner);
       // A new epoch starts its list anew, for it is signed by a new key.
-      const further = known && known.epoch !== epoch ? epoch > known.epoch : list.length > knownLength;
+      const further = known?.epoch === epoch ? list.length > known.list.length : epoch > (known?.epoch ?? -1);
       if (!further) return false;
       const row = { owner, epoch, entries: JSON.stringify(list) };
       await db
@@ -343,6 +333,15 @@ async function assertRoom(db: Db, owner: string, peerId: string, maxDevices: num
     .where('relation', '=', 'member')
     .executeTakeFirstOrThrow();
   if (Number(row.count) >= maxDevices) throw new MeshError('overloaded', 'This owner has too many devices');
+}
+
+async function revocationsOf(db: Db, owner: string): Promise<RevocationList | null> {
+  const row = await db
+    .selectFrom('revocation_list')
+    .select(['epoch', 'entries'])
+    .where('owner', '=', owner)
+    .executeTakeFirst();
+  return row ? { epoch: row.epoch, list: JSON.parse(row.entries) as string[] } : null;
 }
 
 async function saveMembership(db: Db, membership: StoredMembership): Promise<void> {

@@ -5,6 +5,8 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { text } from 'node:stream/consumers';
 import type {
   Clock,
   ClientMessage,
@@ -33,6 +35,7 @@ import {
   randomBytes,
   readSetupToken,
   redeem,
+  rotateOwner,
   serverMessageSchema,
   signDeviceRecord,
   signInParts,
@@ -79,6 +82,14 @@ export function seconds(clock: Clock): number {
 
 export async function newOwner(): Promise<OwnerKeys> {
   return ownerKeys((await createOwnerSecret()).secret);
+}
+
+/** An owner, and the same owner with a new secret. */
+export async function newRotatedOwner(): Promise<{ before: OwnerKeys; after: OwnerKeys }> {
+  const { secret, recoveryCode } = await createOwnerSecret();
+  const before = await ownerKeys(secret);
+  const after = await rotateOwner(before.records, recoveryCode, (await createOwnerSecret()).secret);
+  return { before, after };
 }
 
 /** A device key with what it shows. */
@@ -286,6 +297,17 @@ export class TestPeer {
       timeout.removeEventListener('abort', stop);
     }
   }
+}
+
+/** What the HTTP answer to an upgrade was that became no WebSocket. */
+export async function refusedUpgrade(
+  url: string,
+  protocols: readonly string[] = ['cocoon.v1.json'],
+): Promise<{ status: number; code: string }> {
+  const socket = new WebSocket(url, [...protocols]);
+  const [, response] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage];
+  const body = JSON.parse(await text(response)) as { code: string };
+  return { status: response.statusCode ?? 0, code: body.code };
 }
 
 export async function signSignIn(
