@@ -18,5 +18,7 @@ const secretVariables = [
 export function takeEnvironment(): Environment {
   const taken = { ...process.env };
   for (const name of secretVariables) delete process.env[name];
+  // Set by `bin/cocoon` for this process alone.
+  delete process.env['NODE_COMPILE_CACHE'];
   return taken;
 }
