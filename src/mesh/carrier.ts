@@ -31,7 +31,10 @@ export interface Carrier {
    * hand the carrier on (proof → session); a close that happened before is reported to the new handlers.
    */
   start(events: CarrierEvents): void;
-  /** Sends what is queued (at most `closeDrainMs`), then closes. Idempotent. */
+  /**
+   * Sends what is queued (at most `closeDrainMs`), then closes. Until `closed`, messages may still come.
+   * Idempotent.
+   */
   close(reason?: string): Promise<void>;
   /** Closes at once; queued messages may be lost. */
   abort(reason: string): void;

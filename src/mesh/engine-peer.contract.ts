@@ -45,10 +45,11 @@ export function enginePeer(engine: Engine, tell: (message: FromPeer) => void): (
     tell({ type: 'failed', code, message });
   };
   const pump = (): void => {
-    while (toSend > 0 && carrier?.writable === true) {
+    const opened = carrier;
+    while (toSend > 0 && opened?.writable) {
       const size = Math.min(toSend, 64 * KiB);
       toSend -= size;
-      carrier.send(new Uint8Array(size));
+      opened.send(new Uint8Array(size));
     }
   };
   const serve = (opened: Carrier): void => {

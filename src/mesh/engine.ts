@@ -41,7 +41,10 @@ export interface PeerConnection {
   readonly localFingerprint: Bytes;
   /** SHA-256 of the certificate the other side announced (and DTLS has checked once `opened`). */
   readonly remoteFingerprint: Bytes;
-  /** Resolves when the channel carries messages. Rejects with MeshError connect_timeout or carrier_lost. */
+  /**
+   * Resolves when the channel carries messages. A signal that aborts ends the wait, not the connection.
+   * @throws MeshError connect_timeout | carrier_lost, or cancelled | timeout for the signal's reason
+   */
   opened(signal: AbortSignal): Promise<Carrier>;
   /** Null until known. */
   path(): Promise<Path | null>;
