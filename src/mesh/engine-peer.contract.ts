@@ -45,8 +45,10 @@ export function enginePeer(engine: Engine, tell: (message: FromPeer) => void): (
     tell({ type: 'failed', code, message });
   };
   const pump = (): void => {
-    const opened = carrier;
-    while (toSend > 0 && opened?.writable) {
+    if (carrier) sendWhileWritable(carrier);
+  };
+  const sendWhileWritable = (opened: Carrier): void => {
+    while (toSend > 0 && opened.writable) {
       const size = Math.min(toSend, 64 * KiB);
       toSend -= size;
       opened.send(new Uint8Array(size));
