@@ -14,22 +14,22 @@ describe('the gateway', () => {
   let server: CocoonProcess;
   let origin: Origin;
   let token: string;
+  const started = new AsyncDisposableStack();
 
   before(async () => {
-    origin = await Origin.start();
+    origin = started.use(await Origin.start());
     ({ laptop, server } = await meshOfTwo({
       engines: ['libdatachannel', 'libdatachannel'],
       runArgs: ['--service', `web:${origin.port}`],
     }));
+    started.use(laptop);
+    started.use(server);
     await sees(laptop, 'server', 'web');
     token = await laptop.gatewayToken();
   });
 
-  after(async () => {
-    await laptop[Symbol.asyncDispose]();
-    await server[Symbol.asyncDispose]();
-    await origin[Symbol.asyncDispose]();
-  });
+  // Ends whatever was started, also when the start of the next part failed.
+  after(() => started.disposeAsync());
 
   async function ask(
     path: string,

@@ -29,23 +29,24 @@ for (const engines of enginePairs) {
     let server: CocoonProcess;
     let origin: Origin;
     let git: GitHost;
+    const started = new AsyncDisposableStack();
 
     before(async () => {
-      origin = await Origin.start();
-      git = await GitHost.start();
+      origin = started.use(await Origin.start());
+      const host = await GitHost.start();
+      git = host;
+      started.defer(() => host.close());
       ({ laptop, server } = await meshOfTwo({
         engines,
         runArgs: ['--service', `files:${origin.port}`, '--service', `git:${git.port}`],
       }));
+      started.use(laptop);
+      started.use(server);
       await sees(laptop, 'server', 'files');
     });
 
-    after(async () => {
-      await laptop[Symbol.asyncDispose]();
-      await server[Symbol.asyncDispose]();
-      await origin[Symbol.asyncDispose]();
-      await git.close();
-    });
+    // Ends whatever was started, also when the start of the next part failed.
+    after(() => started.disposeAsync());
 
     test('git clones a repository from the other device and gets the same commit', async () => {
       const target = await mkdtemp(join(tmpdir(), 'cocoon-clone-'));
