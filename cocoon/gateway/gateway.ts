@@ -17,6 +17,7 @@ import { listenOnLoopback } from '../loopback.ts';
 import type { Reach } from '../reach.ts';
 import { answerJson, refuseUpgrade } from './answer.ts';
 import { AppOrigins, withOwnCookies, withoutAppCookie } from './app-origin.ts';
+import { answerClientErrors } from './client-error.ts';
 import { sendEvents } from './events.ts';
 import { Guard } from './guard.ts';
 import type { Site } from './guard.ts';
@@ -55,11 +56,13 @@ export class Gateway {
     this.#guard = new Guard(port, options.token);
     this.#apps = new AppOrigins(port, options.clock);
     this.#metrics = new Metrics(options.mesh);
-    for (const server of servers)
+    for (const server of servers) {
+      answerClientErrors(server, options.clock);
       serveRequests(server, {
         request: (request, response) => void this.#request(request, response),
         upgrade: (request, socket, early) => void this.#upgrade(request, socket, early),
       });
+    }
   }
 
   /** @throws MeshError port_in_use */
