@@ -105,6 +105,8 @@ class LiveLink implements Link {
 }
 
 const idleCheckMs = 15_000;
+/** Two minutes of tickets are remembered: 80 a second, far above what signaling hands out. */
+const maxUsedTickets = 10_000;
 
 export class Links {
   readonly #options: LinksOptions;
@@ -282,6 +284,7 @@ export class Links {
     const { key, nowSeconds } = this.#options.ticketAuthority();
     const { jti } = await verifyTicket(ticket, key, expected, nowSeconds);
     if (this.#usedTickets.has(jti)) throw new MeshError('ticket_used');
+    if (this.#usedTickets.size >= maxUsedTickets) throw new MeshError('overloaded', 'Too many introductions');
     this.#usedTickets.set(jti, this.#options.clock.monotonic() + 2 * limits.ticketLifetimeMs);
   }
 

@@ -41,6 +41,8 @@ const requestTimeoutMs = 5_000;
 const loadCheckMs = 5_000;
 /** After this silence a session is asked whether it lives before a request is trusted to it. */
 const doubtAfterMs = limits.pingAfterMs + 500;
+/** A session in doubt answers within this or is given up: many times a ping behind bulk, half of the heartbeat's. */
+const probeMs = 2_000;
 
 /** A heartbeat ends a ping that nobody answers, even without a signal. */
 const never = new AbortController().signal;
@@ -74,6 +76,8 @@ class PeerMesh implements Mesh {
   #seq = 0;
   #load = 0;
   #loadCheck: Timer | null = null;
+  /** Questions under way whether a session lives. */
+  readonly #probes = new Map<string, Promise<void>>();
   /** Entries are verified one after the other, so that an old one never overtakes a new one. */
   #entries: Promise<unknown> = Promise.resolve();
 
@@ -307,6 +311,8 @@ class PeerMesh implements Mesh {
         this.#entries = this.#entries.then(async () => {
           if (await this.#directory.apply(message.device)) this.#emit('devices');
         });
+        // Its process may be gone, or only its line to signaling: the session itself knows.
+        if (!message.device.online) this.#doubt(message.device.peer_id);
         return;
       case 'introduction':
         // With an id it answers our own request.
@@ -419,19 +425,28 @@ class PeerMesh implements Mesh {
 
   // Links
 
-  /** A session that answers: one that has been silent for long is asked first, and replaced if it is dead. */
+  /** A session that answers: one in doubt is asked first, and replaced if it is dead. */
   async #liveLink(peerId: string, signal?: AbortSignal): Promise<Link> {
     const existing = this.#links.get(peerId);
-    if (existing && existing.session.silentMs > doubtAfterMs) await this.#outlive(existing);
+    if (existing && existing.session.silentMs > doubtAfterMs) this.#doubt(peerId);
+    await this.#probes.get(peerId);
     return this.#links.connect(peerId, signal);
   }
 
-  async #outlive(link: Link): Promise<void> {
-    const limit = deadline(this.#clock, limits.deadAfterMs);
+  /** Asks the session to a peer whether it lives; requests to that peer wait for the answer. */
+  #doubt(peerId: string): void {
+    const link = this.#links.get(peerId);
+    if (!link || this.#probes.has(peerId)) return;
+    const probe = this.#probe(link).finally(() => this.#probes.delete(peerId));
+    this.#probes.set(peerId, probe);
+  }
+
+  async #probe(link: Link): Promise<void> {
+    const limit = deadline(this.#clock, probeMs);
     try {
       await link.session.ping(limit.signal);
     } catch {
-      link.session.abort('no answer to a ping');
+      link.session.abort('it did not answer when it was in doubt');
     } finally {
       limit.cancel();
     }

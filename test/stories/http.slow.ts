@@ -137,9 +137,12 @@ for (const engines of enginePairs) {
       assert.equal(passed.statusCode, 200);
       const { rawHeaders } = JSON.parse(await textOf(passed)) as { rawHeaders: string[] };
       assert.ok(rawHeaders.includes(large));
-      const refused = await get(laptop, 'server/web/echo-head', {
+      const tooLarge = await open(laptop, 'server/web/echo-head', {
         headers: { 'x-large': 'x'.repeat(200 * 1024) },
       });
+      const refused = await answer(tooLarge);
+      // The gateway does not read the rest of it.
+      tooLarge.on('error', () => undefined);
       assert.equal(refused.statusCode, 431);
     });
 
