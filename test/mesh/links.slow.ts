@@ -65,11 +65,15 @@ for (const [name, first, second] of engines) {
       });
       await anna.mesh.ping(ben.key.peerId);
       const stream = await anna.mesh.openStream(ben.key.peerId, httpProtocol, new Uint8Array(0));
+      const lost = Promise.all(
+        [anna, ben].map(({ mesh }) => when(mesh, 'signaling', () => mesh.signaling.state !== 'connected')),
+      );
       signaling.dropAll();
       stream.write(Uint8Array.of(1, 2, 3));
       stream.end();
       assert.deepEqual([...((await stream.read()) ?? [])], [1, 2, 3]);
       assert.equal(await stream.read(), null);
+      await lost;
       await Promise.all([connected(anna.mesh), connected(ben.mesh)]);
       await Promise.all([listed(anna.mesh, ben.key.peerId), listed(ben.mesh, anna.key.peerId)]);
     });
