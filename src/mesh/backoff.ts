@@ -1,4 +1,4 @@
-/** How long to wait before trying again: doubles from half a second to half a minute, with full jitter. */
+/** How long to wait before trying again: grows by half from half a second to half a minute, with full jitter. */
 
 const firstMs = 500;
 const longestMs = 30_000;
@@ -10,6 +10,6 @@ const longestMs = 30_000;
  *   https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
  */
 export function backoffMs(attempt: number, random: number): number {
-  const step = Math.min(longestMs, firstMs * 2 ** Math.min(attempt, 16));
+  const step = Math.min(longestMs, firstMs * 1.5 ** Math.min(attempt, 16));
   return Math.round(step * (0.1 + 0.9 * random));
 }

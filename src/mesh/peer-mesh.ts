@@ -446,7 +446,7 @@ class PeerMesh implements Mesh {
     try {
       await link.session.ping(limit.signal);
     } catch {
-      link.session.abort('it did not answer when it was in doubt');
+      link.session.giveUp();
     } finally {
       limit.cancel();
     }

@@ -272,6 +272,11 @@ export class Session {
     this.#apply({ type: 'abort', reason });
   }
 
+  /** Ends at once as if the heartbeat had: the carrier is known to be dead. */
+  giveUp(): void {
+    this.#apply({ type: 'silent', silentMs: Math.round(this.silentMs) });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

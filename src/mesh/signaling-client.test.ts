@@ -166,7 +166,7 @@ test('a lost connection is made again, later each time, and at once as good as n
   const all = harness();
   await signIn(all);
   all.last().events.closed(1006, 'gone');
-  for (const wait of [500, 1_000, 2_000]) {
+  for (const wait of [500, 750, 1_125]) {
     assert.equal(all.client.state.state, 'waiting');
     const count = all.sockets.length;
     all.clock.step(wait - 1);
