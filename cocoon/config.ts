@@ -140,7 +140,7 @@ export function nameFromHost(host: string): string {
   const name = (host.split('.')[0] ?? '')
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-?(xn-+)*/, '')
+    .replace(/^(xn|-)+/, '')
     .slice(0, 31)
     .replace(/-$/, '');
   return name === '' ? 'cocoon' : name;

@@ -81,17 +81,26 @@ function tell(output: Output, message: Told): void {
   if (message.kind === 'note') {
     if (output.json) output.say({ event: 'note', level: message.level, message: message.message }, '');
     else output.note(message.message);
-    return;
+  } else if (output.json || output.terminal) {
+    output.say(
+      { event: 'owner_created', recovery_code: message.recoveryCode },
+      recoveryText(message.recoveryCode),
+    );
+  } else {
+    // Standard output goes to a log then, which is no place for it.
+    output.note(
+      'This device is its own owner now. Its recovery code was not shown, because nobody reads along: without it a leaked secret cannot be replaced. To have one, start a fresh home on a terminal or with --json.',
+    );
   }
-  output.say(
-    { event: 'owner_created', recovery_code: message.recoveryCode },
-    [
-      'This device is its own owner now. Its recovery code, shown this once and kept nowhere:',
-      '',
-      `  ${message.recoveryCode}`,
-      '',
-      'Write it down: it is the way back after a leak of your secret.',
-      '',
-    ].join('\n'),
-  );
+}
+
+function recoveryText(code: string): string {
+  return [
+    'This device is its own owner now. Its recovery code, shown this once and kept nowhere:',
+    '',
+    `  ${code}`,
+    '',
+    'Write it down: it is the way back after a leak of your secret.',
+    '',
+  ].join('\n');
 }

@@ -51,11 +51,15 @@ export function formatService({ name, port, type, health }: ServiceSpec): string
 }
 
 /** @throws MeshError bad_name */
-export function assertName(name: string, where = name): void {
+export function assertName(name: string, where?: string): void {
   if (!namePattern.test(name) || name.length > maxNameLength)
-    throw new MeshError('bad_name', `${JSON.stringify(name)} in ${JSON.stringify(where)} is not a name`, {
-      hint: 'A name has 1 to 31 lower-case letters, digits and single hyphens, and does not start with xn.',
-    });
+    throw new MeshError(
+      'bad_name',
+      `${JSON.stringify(name)}${where === undefined ? '' : ` in ${JSON.stringify(where)}`} is not a name`,
+      {
+        hint: 'A name has 1 to 31 lower-case letters, digits and single hyphens, and does not start with xn.',
+      },
+    );
 }
 
 function usualType(port: number): ServiceSpec['type'] {

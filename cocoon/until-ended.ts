@@ -1,5 +1,8 @@
 /** The life of a command that runs until somebody ends it: SIGINT and SIGTERM close it cleanly, in limited time. */
 
+import { MessageChannel } from 'node:worker_threads';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
+
 /** Promised to service managers; what is not closed by then is cut by the end of the process. */
 const closeLimitMs = 4_500;
 
@@ -15,16 +18,15 @@ export async function untilEnded(run: (ended: AbortSignal) => Promise<void>): Pr
       return;
     }
     ended.abort();
-    setTimeout(() => process.exit(0), closeLimitMs).unref();
+    systemClock.after(closeLimitMs, () => process.exit(0));
   };
   process.on('SIGINT', end);
   process.on('SIGTERM', end);
-  // Timers of ours hold no process; this one does, until it is over.
-  const held = setInterval(() => undefined, 3600_000);
+  const release = holdProcess();
   try {
     await run(ended.signal);
   } finally {
-    clearInterval(held);
+    release();
     process.off('SIGINT', end);
     process.off('SIGTERM', end);
   }
@@ -34,4 +36,18 @@ export async function untilEnded(run: (ended: AbortSignal) => Promise<void>): Pr
 export function fired(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+/** Waits; the process lives at least as long. */
+export async function pause(ms: number): Promise<void> {
+  const release = holdProcess();
+  await new Promise<void>((resolve) => void systemClock.after(ms, resolve));
+  release();
+}
+
+/** Our timers hold no process, so that a forgotten one never does; who waits on purpose says so. */
+function holdProcess(): () => void {
+  const { port1 } = new MessageChannel();
+  port1.ref();
+  return () => port1.close();
 }

@@ -3,12 +3,14 @@
  * answer of the service, and with `--fail` with 1 from status 400 on; failures of the mesh have their own codes.
  */
 
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createWriteStream } from 'node:fs';
+import { open } from 'node:fs/promises';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
@@ -45,15 +47,15 @@ export async function fetchCommand(
 ): Promise<void> {
   const path = proxyPath(target);
   const client = new ControlClient(home);
-  const body = bodyOf(options.data);
+  const body = await bodyOf(options.data);
   const method = options.request ?? (body === null ? 'GET' : 'POST');
   const request = await client.open(path, { method, headers: headerFields(options.header ?? [], body) });
-  // A service may answer and stop reading before the body is out; then the answer counts.
-  const sent = sendBody(request, body).catch((thrown: unknown) => thrown);
+  // What goes wrong with the body is seen in the answer, or in that there is none.
+  sendBody(request, body).catch(() => undefined);
   const response = await client.answer(request);
   await receive(response, options, output);
-  const failure = await Promise.race([sent, Promise.resolve(undefined)]);
-  if (failure instanceof MeshError) throw failure;
+  // A service may answer before the body is out; then the answer counts, and nobody waits for the rest.
+  if (!request.writableFinished) request.destroy();
   if (options.fail && (response.statusCode ?? 0) >= 400) process.exitCode = 1;
 }
 
@@ -73,10 +75,11 @@ function proxyPath(target: string): string {
 type Body =
   { readonly kind: 'bytes'; readonly bytes: Buffer } | { readonly kind: 'stream'; readonly stream: Readable };
 
-function bodyOf(data: string | undefined): Body | null {
+/** A file is opened before anything is sent. @throws MeshError usage */
+async function bodyOf(data: string | undefined): Promise<Body | null> {
   if (data === undefined) return null;
   if (data === '@-') return { kind: 'stream', stream: process.stdin };
-  if (data.startsWith('@')) return { kind: 'stream', stream: createReadStream(data.slice(1)) };
+  if (data.startsWith('@')) return { kind: 'stream', stream: await fileStream(data.slice(1)) };
   return { kind: 'bytes', bytes: Buffer.from(data) };
 }
 
@@ -102,12 +105,14 @@ async function sendBody(request: ClientRequest, body: Body | null): Promise<void
     request.end(body?.bytes);
     return;
   }
+  await pipeline(body.stream, request);
+}
+
+async function fileStream(path: string): Promise<Readable> {
   try {
-    await pipeline(body.stream, request);
+    return (await open(path)).createReadStream();
   } catch (cause) {
-    if (cause instanceof Error && 'syscall' in cause && cause.syscall === 'open')
-      throw new MeshError('usage', `The file cannot be read: ${cause.message}`, { cause });
-    throw cause;
+    throw new MeshError('usage', `The file ${path} cannot be read`, { cause });
   }
 }
 
@@ -162,8 +167,8 @@ function progress(response: IncomingMessage): Transform {
   return new Transform({
     transform(chunk: Buffer, _encoding, done) {
       bytes += chunk.length;
-      if (shown && performance.now() - last > progressEveryMs) {
-        last = performance.now();
+      if (shown && systemClock.monotonic() - last > progressEveryMs) {
+        last = systemClock.monotonic();
         show('');
       }
       done(null, chunk);

@@ -1,6 +1,7 @@
 /** `cocoon generate-token`: a one-time setup token, for a device of my own. */
 
 import type { Command } from 'commander';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
@@ -37,7 +38,7 @@ export async function generateToken({ home, output }: CommandContext, options: O
   const answer = await new ControlClient(home).ask<TokenAnswer>('POST', '/tokens', {
     scope: options.scope,
     expires_s: parseDuration(options.expires),
-    ...(options.until === undefined ? {} : { until: parseDate(options.until, Date.now()) }),
+    ...(options.until === undefined ? {} : { until: parseDate(options.until, systemClock.now()) }),
     admin: options.admin === true,
     services: options.service ?? [],
     capabilities: options.capability ?? [],

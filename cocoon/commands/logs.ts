@@ -2,11 +2,11 @@
 
 import { open, stat } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { setTimeout as delay } from 'node:timers/promises';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
 import { isMissing } from '../key-file.ts';
 import type { Output } from '../output.ts';
+import { pause } from '../until-ended.ts';
 
 /** The end of the file is read, however long it is. */
 const tailBytes = 1024 * 1024;
@@ -36,7 +36,7 @@ export async function logs(
           .join('\n'),
   );
   while (options.follow) {
-    await delay(followEveryMs);
+    await pause(followEveryMs);
     ({ text, end } = await read(home.log, end));
     show(output, text);
   }

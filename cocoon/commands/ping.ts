@@ -1,11 +1,11 @@
 /** `cocoon ping`: round trips over the session to a device. */
 
 import type { Command } from 'commander';
-import { setTimeout as delay } from 'node:timers/promises';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
 import type { PingAnswer } from '../commands-api.ts';
 import { ControlClient } from '../control/client.ts';
+import { pause } from '../until-ended.ts';
 
 const intervalMs = 250;
 const maxCount = 100_000;
@@ -27,7 +27,7 @@ export async function ping(
     throw new MeshError('usage', `--count is a number from 1 to ${maxCount}`);
   const client = new ControlClient(home);
   for (let seq = 1; seq <= count; seq++) {
-    if (seq > 1) await delay(intervalMs);
+    if (seq > 1) await pause(intervalMs);
     const answer = await client.ask<PingAnswer>('POST', '/ping', { device });
     output.say(
       { seq, ...answer },

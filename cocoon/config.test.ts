@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { deviceSettings, nameFromHost, parsePort, parseSignalingUrl, readConfigFile } from './config.ts';
+
+describe('the settings of a device', () => {
+  test('take a flag before a variable, a variable before the file, and the file before the default', () => {
+    const flags = { name: 'flag' };
+    const environment = { COCOON_NAME: 'variable', COCOON_GATEWAY_PORT: '1111' };
+    const file = { name: 'file', gateway_port: '2222', location: 'attic' };
+    assert.equal(deviceSettings(flags, environment, file).name, 'flag');
+    assert.equal(deviceSettings({}, environment, file).name, 'variable');
+    assert.equal(deviceSettings({}, {}, file).name, 'file');
+    assert.equal(deviceSettings({}, environment, file).gatewayPort, 1111);
+    assert.equal(deviceSettings({}, {}, file).gatewayPort, 2222);
+    assert.equal(deviceSettings({}, {}, {}).gatewayPort, 7401);
+    assert.equal(deviceSettings({}, environment, file).location, 'attic');
+  });
+
+  test('take an empty variable for none', () => {
+    assert.equal(deviceSettings({}, { COCOON_NAME: '' }, { name: 'file' }).name, 'file');
+  });
+
+  test('take services from one place only, the strongest that names any', () => {
+    const environment = { COCOON_SERVICES: 'flowmap-api:8092, postgres:5432' };
+    const byVariable = deviceSettings({}, environment, { services: ['other:1'] });
+    assert.deepEqual(byVariable.services, [
+      { name: 'flowmap-api', port: 8092, type: 'http' },
+      { name: 'postgres', port: 5432, type: 'tcp' },
+    ]);
+    assert.equal(byVariable.servicesByFlag, false);
+    const byFlag = deviceSettings({ service: ['web:80'] }, environment, {});
+    assert.deepEqual(
+      byFlag.services.map(({ name }) => name),
+      ['web'],
+    );
+    assert.equal(byFlag.servicesByFlag, true);
+  });
+
+  test('refuse names that are none, and two services of one name', () => {
+    for (const name of ['Web', 'a--b', '-a', 'a-', 'xn--a', 'a_b', 'a.b', '', 'a'.repeat(32)])
+      assert.throws(() => deviceSettings({ name }, {}, {}), { code: 'bad_name' }, name);
+    assert.throws(() => deviceSettings({ service: ['web:1', 'web:2'] }, {}, {}), { code: 'bad_service' });
+  });
+
+  test('refuse what is no port, no log level, no list of ICE servers', () => {
+    for (const gatewayPort of ['-1', '65536', 'x', '80a', ''])
+      assert.throws(() => deviceSettings({ gatewayPort }, {}, {}), { code: 'usage' }, gatewayPort);
+    assert.throws(() => deviceSettings({}, { COCOON_LOG_LEVEL: 'loud' }, {}), { code: 'usage' });
+    for (const servers of ['http://x', 'stun:', '[{"urls":"x"}]', '[', '{}'])
+      assert.throws(
+        () => deviceSettings({}, { COCOON_ICE_SERVERS: servers }, {}),
+        { code: 'bad_ice_servers' },
+        servers,
+      );
+  });
+
+  test('read ICE servers as URLs and as JSON with credentials', () => {
+    const servers = (text: string) => deviceSettings({}, { COCOON_ICE_SERVERS: text }, {}).iceServers;
+    assert.deepEqual(servers('stun:a.example:3478, turn:b.example?transport=tcp'), [
+      { urls: ['stun:a.example:3478'] },
+      { urls: ['turn:b.example?transport=tcp'] },
+    ]);
+    assert.deepEqual(servers('[{"urls":["turn:c.example"],"username":"u","credential":"p"}]'), [
+      { urls: ['turn:c.example'], username: 'u', credential: 'p' },
+    ]);
+  });
+});
+
+describe('a signaling address', () => {
+  test('is a ws:// or wss:// URL, and gets the usual path when it has none', () => {
+    assert.equal(parseSignalingUrl('ws://192.168.1.10:7400'), 'ws://192.168.1.10:7400/ws');
+    assert.equal(parseSignalingUrl('wss://mesh.example/other'), 'wss://mesh.example/other');
+    for (const text of [
+      'nonsense',
+      'http//x',
+      'ftp://host/ws',
+      'http://host/ws',
+      'ws://',
+      'ws://user:word@host/ws',
+    ])
+      assert.throws(() => parseSignalingUrl(text), { code: 'bad_signaling_url' }, text);
+  });
+});
+
+describe('the name from the host', () => {
+  test('is always legal', () => {
+    assert.equal(nameFromHost("Anna's MacBook.local"), 'anna-s-macbook');
+    assert.equal(nameFromHost('XN--Bcher-kva'), 'bcher-kva');
+    assert.equal(nameFromHost('---'), 'cocoon');
+    assert.equal(nameFromHost('日本'), 'cocoon');
+    for (const host of ['a'.repeat(40), `${'a'.repeat(30)}-b`, 'DESKTOP_42', '9', 'xn', 'xnxn--x', '-_-x-_-'])
+      assert.doesNotThrow(() => deviceSettings({ name: nameFromHost(host) }, {}, {}), host);
+  });
+});
+
+describe('config.toml', () => {
+  test('may be missing, and is refused when it is not TOML or has a key that is not known', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'cocoon-config-'));
+    const path = join(folder, 'config.toml');
+    try {
+      assert.deepEqual(await readConfigFile(path), {});
+      await writeFile(path, 'name = "server"\ngateway_port = 7500\nservices = ["web:80"]\n');
+      assert.deepEqual(await readConfigFile(path), {
+        name: 'server',
+        gateway_port: '7500',
+        services: ['web:80'],
+      });
+      for (const text of ['name = ', 'nmae = "x"', 'name = { a = 1 }']) {
+        await writeFile(path, text);
+        await assert.rejects(readConfigFile(path), { code: 'bad_config' }, text);
+      }
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
+
+test('a port is a number from 0 to 65535', () => {
+  assert.equal(parsePort('0', 1), 0);
+  assert.equal(parsePort(undefined, 7), 7);
+});

@@ -1,0 +1,206 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import type { OwnerKeys } from '@cocoon-mesh/protocol';
+import {
+  allows,
+  createOwnerSecret,
+  createSetupToken,
+  memberRights,
+  ownerKeys,
+  readSetupToken,
+  redeem,
+  secretToText,
+  signReceipt,
+  signingKeyFromSeed,
+  randomBytes,
+  verifyMembership,
+} from '@cocoon-mesh/protocol';
+import { Home } from './home.ts';
+import { openIdentityKey } from './identity-key.ts';
+import { OwnersFile } from './mesh-store.ts';
+import type { Ownership } from './ownership.ts';
+import { retireSecret, settleOwnership } from './ownership.ts';
+
+const now = 1_800_000_000;
+let folder: string;
+let home: Home;
+const receiptSeed = randomBytes(32);
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'cocoon-owner-'));
+  home = new Home(folder);
+});
+
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function settle(
+  given: { token?: string; secret?: string } = {},
+): Promise<{ ownership: Ownership; owners: OwnersFile }> {
+  const owners = await OwnersFile.open(home.owners);
+  const key = await openIdentityKey(home.identityKey);
+  const ownership = await settleOwnership({
+    home,
+    owners,
+    key,
+    now,
+    token: given.token ?? null,
+    secret: given.secret ?? null,
+  });
+  return { ownership, owners };
+}
+
+async function newOwner(): Promise<{ keys: OwnerKeys; text: string }> {
+  const { secret } = await createOwnerSecret();
+  return { keys: await ownerKeys(secret), text: await secretToText(secret) };
+}
+
+async function tokenOf(keys: OwnerKeys): Promise<string> {
+  const { token } = await createSetupToken(keys, {
+    scope: 'enroll',
+    rights: memberRights,
+    now,
+    expires: now + 3600,
+    signaling: 'ws://127.0.0.1:7400/ws',
+    receiptKey: (await signingKeyFromSeed(receiptSeed)).publicKey,
+  });
+  return token;
+}
+
+/** What the mesh does with a token at its first sign-in. */
+async function redeemIt(text: string, owners: OwnersFile): Promise<void> {
+  const token = await readSetupToken(text);
+  const key = await openIdentityKey(home.identityKey);
+  const redemption = await redeem(token, key, key.peerId);
+  const receipt = await signReceipt(await signingKeyFromSeed(receiptSeed), {
+    jti: token.grant.jti,
+    redeemer: key.peerId,
+    now,
+  });
+  owners.redeeming(token.grant.jti, token.grant.signaling);
+  assert.equal(await owners.loadMembership(), null);
+  await owners.saveMembership({ kind: 'claim', redemption, receipt });
+  await retireSecret(home);
+}
+
+describe('a device without token and secret', () => {
+  test('becomes its own owner, once, with every right and a code to recover', async () => {
+    const { ownership, owners } = await settle();
+    assert.ok(ownership.recoveryCode?.startsWith('cocoon-recovery-1.'));
+    const key = await openIdentityKey(home.identityKey);
+    const membership = await owners.loadMembership();
+    assert.ok(membership);
+    const proven = await verifyMembership(membership, key.peerId, now);
+    assert.equal(proven.owner, ownership.keys?.id);
+    assert.ok(allows(proven.rights, 'owner', 'admin', null) && allows(proven.rights, 'http', 'use', 'web'));
+    assert.equal((await stat(home.secret)).mode & 0o777, 0o600);
+    assert.ok(!(await readFile(home.secret, 'utf8')).includes(String(ownership.recoveryCode).slice(20)));
+    const again = await settle();
+    assert.equal(again.ownership.keys?.id, ownership.keys?.id);
+    assert.equal(again.ownership.recoveryCode, null);
+    assert.deepEqual(await again.owners.loadMembership(), membership);
+  });
+
+  test('does not start when its secret is damaged, and leaves it as it is', async () => {
+    await settle();
+    await writeFile(home.secret, 'cocoon-secret-1.broken', { mode: 0o600 });
+    await assert.rejects(settle(), { code: 'key_corrupt' });
+    assert.equal(await readFile(home.secret, 'utf8'), 'cocoon-secret-1.broken');
+  });
+});
+
+describe('a setup token', () => {
+  test('of a fresh device is to be redeemed, and no owner is made before that', async () => {
+    const { keys } = await newOwner();
+    const token = await tokenOf(keys);
+    const { ownership, owners } = await settle({ token });
+    assert.equal(ownership.token?.owner.id, keys.id);
+    assert.equal(ownership.keys, null);
+    await assert.rejects(stat(home.secret));
+    await redeemIt(token, owners);
+    const again = await settle({ token });
+    assert.equal(again.ownership.token, null);
+    assert.equal(again.owners.owners.signalingUrl, 'ws://127.0.0.1:7400/ws');
+    assert.ok(await again.owners.loadMembership());
+  });
+
+  test('replaces a self-made owner that has no other device, and puts its secret away only after that', async () => {
+    const first = await settle();
+    const secret = await readFile(home.secret, 'utf8');
+    const { keys } = await newOwner();
+    const token = await tokenOf(keys);
+    const { ownership, owners } = await settle({ token });
+    assert.ok(ownership.token);
+    assert.equal(await readFile(home.secret, 'utf8'), secret);
+    assert.notEqual(first.ownership.keys?.id, keys.id);
+    await redeemIt(token, owners);
+    await assert.rejects(stat(home.secret));
+    assert.equal(await readFile(home.replacedSecret, 'utf8'), secret);
+    assert.equal((await settle()).ownership.keys, null);
+  });
+
+  test('that could not be redeemed leaves the device to the owner it had', async () => {
+    const { ownership } = await settle();
+    await settle({ token: await tokenOf((await newOwner()).keys) });
+    assert.equal((await settle()).ownership.keys?.id, ownership.keys?.id);
+  });
+
+  test('is refused by a device whose owner has other devices', async () => {
+    const { owners } = await settle();
+    await owners.noteOtherDevices();
+    const token = await tokenOf((await newOwner()).keys);
+    await assert.rejects(settle({ token }), { code: 'already_owned' });
+  });
+
+  test('is refused by a device that was enrolled by another owner, and renews the one of its own', async () => {
+    const { keys } = await newOwner();
+    const token = await tokenOf(keys);
+    const { owners } = await settle({ token });
+    await redeemIt(token, owners);
+    await assert.rejects(settle({ token: await tokenOf((await newOwner()).keys) }), {
+      code: 'already_owned',
+    });
+    assert.ok((await settle({ token: await tokenOf(keys) })).ownership.token);
+  });
+
+  test('of the own owner is not needed where the secret is', async () => {
+    const { ownership } = await settle();
+    assert.ok(ownership.keys);
+    const again = await settle({ token: await tokenOf(ownership.keys) });
+    assert.equal(again.ownership.token, null);
+    assert.equal(again.ownership.notes.length, 1);
+  });
+
+  test('that is none is refused before anything is made; an empty one only on a fresh device', async () => {
+    await assert.rejects(settle({ token: 'nonsense' }), { code: 'token_malformed' });
+    await assert.rejects(settle({ token: '' }), { code: 'token_malformed' });
+    await assert.rejects(stat(home.secret));
+    await settle();
+    assert.ok((await settle({ token: '' })).ownership.keys);
+  });
+});
+
+describe('a secret in the environment', () => {
+  test('makes a fresh device one of its owner', async () => {
+    const { keys, text } = await newOwner();
+    const { ownership, owners } = await settle({ secret: text });
+    assert.equal(ownership.keys?.id, keys.id);
+    assert.equal(ownership.recoveryCode, null);
+    assert.equal(owners.owners.selfMade, false);
+    assert.equal((await settle({ secret: text })).ownership.keys?.id, keys.id);
+    await assert.rejects(settle({ secret: (await newOwner()).text }), { code: 'already_owned' });
+  });
+
+  test('replaces a self-made owner, whose secret is kept beside', async () => {
+    await settle();
+    const { keys, text } = await newOwner();
+    const { ownership, owners } = await settle({ secret: text });
+    assert.equal(ownership.keys?.id, keys.id);
+    assert.equal(owners.owners.selfMade, false);
+    assert.ok(await stat(home.replacedSecret));
+  });
+});
