@@ -71,7 +71,8 @@ describe('the werift engine on the network', { timeout: 30_000 }, () => {
         return;
       }
       facing.offerer.send(datagram, ports.offerer, '127.0.0.1');
-      for (const answer of held.splice(0)) facing.offerer.send(answer, ports.offerer, '127.0.0.1');
+      if (hellos > 0)
+        for (const answer of held.splice(0)) facing.offerer.send(answer, ports.offerer, '127.0.0.1');
     });
     try {
       await using linked = await link(engine, engine, {
@@ -88,6 +89,41 @@ describe('the werift engine on the network', { timeout: 30_000 }, () => {
     } finally {
       facing.offerer.close();
       facing.answerer.close();
+    }
+  });
+
+  it('opens while a stranger answers every handshake message with a fatal alert', async () => {
+    const engine = await weriftEngine();
+    const stranger = await boundSocket();
+    const facing = { offerer: await boundSocket(), answerer: await boundSocket() };
+    const ports = { offerer: 0, answerer: 0 };
+    const alert = Buffer.from([21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40]);
+    let alerts = 0;
+    const forward = (from: 'offerer' | 'answerer', to: 'offerer' | 'answerer'): void => {
+      facing[from].on('message', (datagram) => {
+        const pass = (): void => facing[to].send(datagram, ports[to], '127.0.0.1');
+        if (datagram[0] !== 22) return pass();
+        alerts++;
+        // The forged alert arrives first.
+        stranger.send(alert, ports[to], '127.0.0.1', pass);
+      });
+    };
+    forward('offerer', 'answerer');
+    forward('answerer', 'offerer');
+    try {
+      await using linked = await link(engine, engine, {
+        candidate: (line, from) => {
+          const candidate = parseCandidate(line);
+          if (candidate?.address !== '127.0.0.1') return null;
+          ports[from] = candidate.port;
+          const { port } = facing[from === 'offerer' ? 'answerer' : 'offerer'].address();
+          return formatCandidate({ ...candidate, port });
+        },
+      });
+      assert.ok(linked.answerer.writable);
+      assert.ok(alerts >= 4);
+    } finally {
+      for (const socket of [stranger, facing.offerer, facing.answerer]) socket.close();
     }
   });
 
@@ -141,8 +177,7 @@ describe('the werift engine on the network', { timeout: 30_000 }, () => {
     );
     clock.step(limits.connectTimeoutMs);
     await opened;
-    await waiting.connection.close();
-    // A closed socket leaves the list a few turns later; one that stays lets the test run into its limit.
+    // Nobody has to close it. A closed socket leaves the list a few turns later; one that stays lets the test run into its limit.
     while (sockets() > before) await new Promise(setImmediate);
     assert.equal(clock.pendingTimers, 0);
   });
