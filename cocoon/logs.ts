@@ -11,7 +11,7 @@ export type Log = (level: LogLevel, message: string, fields?: Record<string, unk
 
 export interface OpenLog {
   readonly log: Log;
-  close(): void;
+  readonly close: () => void;
 }
 
 /** Everything of ours that is worth stealing begins like this (grant.ts, owner.ts, identity-key.ts). */

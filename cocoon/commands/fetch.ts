@@ -3,7 +3,7 @@
  * answer of the service, and with `--fail` with 1 from status 400 on; failures of the mesh have their own codes.
  */
 
-import { createWriteStream } from 'node:fs';
+import type { WriteStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
@@ -118,40 +118,37 @@ async function fileStream(path: string): Promise<Readable> {
 
 async function receive(response: IncomingMessage, options: Options, output: Output): Promise<void> {
   const { statusCode: status = 0, statusMessage = '' } = response;
-  const target = options.output === undefined ? null : createWriteStream(options.output);
   try {
-    if (output.json) return await receiveJson(response, options, output);
-    if (status >= 400) output.note(`HTTP ${status} ${statusMessage}`);
-    if (target) await pipeline(response, progress(response), target);
-    else await pipeline(response, process.stdout, { end: false });
+    const file = options.output === undefined ? null : await fileSink(options.output);
+    if (!output.json && status >= 400) output.note(`HTTP ${status} ${statusMessage}`);
+    if (file) await pipeline(response, progress(response), file);
+    else if (!output.json) await pipeline(response, process.stdout, { end: false });
+    if (output.json) output.say(await documentOf(response, options, file?.bytesWritten ?? 0), '');
   } catch (cause) {
-    if (target && cause instanceof Error && 'path' in cause)
-      throw new MeshError('usage', `${options.output} cannot be written`, { cause });
+    response.destroy();
+    if (cause instanceof MeshError) throw cause;
     throw new MeshError('bad_gateway', 'The answer broke off before its end', { cause });
   }
 }
 
-/** Without `-o` the body is in the document: as text where it is text. */
-async function receiveJson(response: IncomingMessage, options: Options, output: Output): Promise<void> {
-  const head = { status: response.statusCode, headers: response.rawHeaders };
-  if (options.output !== undefined) {
-    let bytes = 0;
-    const count = new Transform({
-      transform: (chunk: Buffer, _encoding, done) => {
-        bytes += chunk.length;
-        done(null, chunk);
-      },
-    });
-    await pipeline(response, count, createWriteStream(options.output));
-    output.say({ ...head, bytes, file: options.output }, '');
-    return;
+async function fileSink(path: string): Promise<WriteStream> {
+  try {
+    return (await open(path, 'w')).createWriteStream();
+  } catch (cause) {
+    throw new MeshError('usage', `The file ${path} cannot be written`, { cause });
   }
+}
+
+/** Without `-o` the body is in the document: as text where it is text. */
+async function documentOf(response: IncomingMessage, options: Options, written: number): Promise<object> {
+  const head = { status: response.statusCode, headers: response.rawHeaders };
+  if (options.output !== undefined) return { ...head, bytes: written, file: options.output };
   const parts: Buffer[] = [];
   for await (const part of response) parts.push(part as Buffer);
   const body = Buffer.concat(parts);
   const text = body.toString();
   const shown = Buffer.from(text).equals(body) ? { body: text } : { body_base64: body.toString('base64') };
-  output.say({ ...head, bytes: body.length, ...shown }, '');
+  return { ...head, bytes: body.length, ...shown };
 }
 
 /** On a terminal: how far a file is. */

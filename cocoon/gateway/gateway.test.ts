@@ -86,8 +86,14 @@ before(async () => {
   origin = createServer((request, response) => {
     seen.push({ method: request.method ?? '', url: request.url ?? '', rawHeaders: request.rawHeaders });
     response.writeHead(200, [
-      ...['Set-Cookie', 'own=1; Domain=mesh.localhost; Path=/', 'Set-Cookie', 'cocoon_app=stolen; Path=/'],
-      ...['X-Content-Type-Options', 'whatever', 'Content-Security-Policy', "default-src 'self'"],
+      'Set-Cookie',
+      'own=1; Domain=mesh.localhost; Path=/',
+      'Set-Cookie',
+      'cocoon_app=stolen; Path=/',
+      'X-Content-Type-Options',
+      'whatever',
+      'Content-Security-Policy',
+      "default-src 'self'",
     ]);
     response.end('hello');
   });
