@@ -34,7 +34,7 @@ export class DeviceTable {
     row.append(
       cell(title),
       cell(device.problem ?? (device.online ? 'online' : 'offline')),
-      cell(device.path ? `${device.path}` : '–'),
+      cell(device.path ?? '–'),
       this.#services(device),
       this.#ping(device),
     );

@@ -123,7 +123,7 @@ async function main(): Promise<void> {
   mesh.on('signaling', showSignaling);
   // A page that goes away says so; the others need not wait for its silence.
   addEventListener('pagehide', () => void mesh.close());
-  addEventListener('pageshow', (event) => {
+  window.addEventListener('pageshow', (event: PageTransitionEvent) => {
     if (event.persisted) location.reload();
   });
   mesh.start();

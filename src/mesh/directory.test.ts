@@ -124,7 +124,7 @@ test('a device that takes another name gives its old one free', async () => {
 
 test('a taken name gets the first free number, within the length of a name', async () => {
   const { made } = directory();
-  const long = `${'x'.repeat(31)}`;
+  const long = 'x'.repeat(31);
   for (const name of ['server', 'server-2', long])
     await made.apply(await entry(await generateSigningKey(), name));
   assert.equal(made.freeName('laptop', 'me'), 'laptop');

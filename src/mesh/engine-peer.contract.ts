@@ -1,6 +1,6 @@
 /**
- * One end of a connection that lives elsewhere, in a process (`engines/engine-peer.node.ts`) or a web page
- * (`engines/engine-page.browser.ts`): what is said to it, what it says, and how it behaves. Runs in both.
+ * One end of a connection that lives elsewhere, in a process (`engines/engine-peer.contract.node.ts`) or a web page
+ * (`engines/engine-page.contract.browser.ts`): what is said to it, what it says, and how it behaves. Runs in both.
  */
 
 import { toMeshError } from '@cocoon-mesh/protocol';

@@ -64,7 +64,7 @@ export class EngineProcess extends RemoteEnd implements AsyncDisposable {
   readonly process: ChildProcess;
 
   constructor(name: EngineName) {
-    const file = fileURLToPath(new URL('engines/engine-peer.node.ts', import.meta.url));
+    const file = fileURLToPath(new URL('engines/engine-peer.contract.node.ts', import.meta.url));
     const child = fork(file, [name], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     super((message) => child.send(message));
     this.process = child;

@@ -434,7 +434,7 @@ async function runAlone(engine: string): Promise<Alone | null> {
       () => false,
     );
     if (!allowed) return null;
-    const file = fileURLToPath(new URL('engines/engine-alone.node.ts', import.meta.url));
+    const file = fileURLToPath(new URL('engines/engine-alone.contract.node.ts', import.meta.url));
     const command = `${setUp} && exec "$@"`;
     const { stdout } = await run(
       'unshare',

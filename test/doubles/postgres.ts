@@ -50,7 +50,12 @@ export class Postgres implements AsyncDisposable {
     const port = await freePort();
     const settings = ['listen_addresses=127.0.0.1', 'fsync=off', 'shared_buffers=32MB'];
     const server = run(folder, postgres, [
-      ...['-D', data, '-p', String(port), '-k', sockets],
+      '-D',
+      data,
+      '-p',
+      String(port),
+      '-k',
+      sockets,
       ...settings.flatMap((setting) => ['-c', setting]),
     ]);
     await said(server, 'ready to accept connections');

@@ -96,7 +96,7 @@ async function pageScript(): Promise<string> {
       write: false,
       target: 'es2023',
       lib: {
-        entry: fileURLToPath(new URL('engine-page.browser.ts', import.meta.url)),
+        entry: fileURLToPath(new URL('engine-page.contract.browser.ts', import.meta.url)),
         formats: ['iife'],
         name: 'enginePage',
       },
