@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Mesh } from '@cocoon-mesh/mesh';
 import type { Clock, OwnerKeys } from '@cocoon-mesh/protocol';
 import { MeshError, limits } from '@cocoon-mesh/protocol';
+import type { Descriptions } from './descriptions.ts';
 import type { DeviceView, ServiceView } from './device-view.ts';
 import { deviceView, ownServiceView, rounded } from './device-view.ts';
 import type { Finding } from './doctor.ts';
@@ -22,6 +23,7 @@ export interface CommandsOptions {
   readonly mesh: Mesh;
   readonly services: Services;
   readonly reach: Reach;
+  readonly descriptions: Descriptions;
   readonly gateway: Gateway;
   readonly clock: Clock;
   /** Null on a device that does not hold its owner's secret. */
@@ -97,9 +99,18 @@ export class Commands {
     };
   }
 
+  /** As far as known. */
   devices(): DeviceView[] {
-    const { mesh, services } = this.#options;
-    return mesh.devices().map((device) => deviceView(device, services.list()));
+    const { mesh, services, descriptions } = this.#options;
+    return mesh
+      .devices()
+      .map((device) => deviceView(device, device.self ? services.list() : descriptions.of(device)));
+  }
+
+  /** After asking devices with a session how their services do. */
+  async askedDevices(): Promise<DeviceView[]> {
+    await this.#options.descriptions.refresh();
+    return this.devices();
   }
 
   async acceptName(name: string): Promise<DeviceView[]> {

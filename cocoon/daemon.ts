@@ -16,6 +16,7 @@ import type { DeviceSettings } from './config.ts';
 import { defaultSignalingUrl } from './config.ts';
 import { ControlServer } from './control/server.ts';
 import { controlSocketPath } from './control/socket-path.ts';
+import { Descriptions } from './descriptions.ts';
 import { examine } from './doctor-daemon.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { openGatewayToken } from './gateway/token.ts';
@@ -101,6 +102,10 @@ async function build(
   parts.adopt(lockHome(home.lock, home), (release) => release());
   const { log } = parts.adopt(openLog(home.log, settings.logLevel, tellOf(options)), (open) => open.close());
   parts.defer(() => log('info', 'Ended'));
+  const crashed = (error: Error): void =>
+    log('error', 'Ended by an error', { error: error.stack ?? String(error) });
+  process.on('uncaughtExceptionMonitor', crashed);
+  parts.defer(() => void process.off('uncaughtExceptionMonitor', crashed));
 
   const key = await openIdentityKey(home.identityKey);
   const gatewayToken = await openGatewayToken(home.gatewayToken);
@@ -155,13 +160,18 @@ async function build(
   mesh.on('devices', () => void noteOthers(mesh, owners, log));
 
   const reach = parts.adopt(new Reach(mesh, services, clock), (opened) => opened.close());
+  const descriptions = new Descriptions(mesh, services, clock);
   const gateway = await Gateway.start({
     port: settings.gatewayPort,
     token: gatewayToken,
     mesh,
     reach,
     clock,
-    devices: () => commands.devices(),
+    devices: () => {
+      // For the next look; this one must not wait.
+      void descriptions.refresh();
+      return commands.devices();
+    },
   });
   parts.defer(() => gateway.close());
   const version = cocoonVersion();
@@ -169,6 +179,7 @@ async function build(
     mesh,
     services,
     reach,
+    descriptions,
     gateway,
     clock,
     keys: () => ownership.keys,

@@ -123,6 +123,10 @@ async function guide({ laptop, git, postgres }: Mesh): Promise<string> {
   ].join('\n');
 }
 
+interface Described {
+  readonly services: readonly { readonly name: string; readonly healthy: boolean | null }[];
+}
+
 /** @throws Error naming what did not work */
 async function check({ laptop, server, gpu, git, postgres }: Mesh): Promise<void> {
   const names = (JSON.parse(await laptop.run('devices', '--json')) as { name: string }[]).map(
@@ -131,6 +135,9 @@ async function check({ laptop, server, gpu, git, postgres }: Mesh): Promise<void
   expect(names.toSorted().join() === 'gpu,laptop,server', `devices: ${names.join()}`);
   expect((await laptop.run('ping', 'gpu', '--count', '1', '--json')).includes('"rtt_ms"'), 'ping');
   expect((await laptop.run('fetch', 'server/notes/hello.txt')).startsWith('Hello'), 'fetch from laptop');
+  const devices = JSON.parse(await laptop.run('devices', '--json')) as Described[];
+  const notes = devices.flatMap(({ services }) => services).find(({ name }) => name === 'notes');
+  expect(notes?.healthy === true, 'the health of a service of another device');
   expect((await gpu.run('fetch', 'server/notes/')).includes('hello.txt'), 'fetch from gpu');
   expect((await server.run('fetch', 'gpu/echo/x')).includes('"url":"/x"'), 'fetch from server');
   console.log(`Works: 3 devices${git ? ', git' : ''}${postgres ? ', postgres' : ''}.`);

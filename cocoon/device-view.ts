@@ -6,7 +6,7 @@ import type { OwnService } from './services.ts';
 export interface ServiceView {
   readonly name: string;
   readonly type: 'http' | 'tcp';
-  /** Null for services of other devices: how they listen is theirs to know. */
+  /** Null where it is not known: other devices tell over a session only. */
   readonly port: number | null;
   readonly healthy: boolean | null;
 }
@@ -27,7 +27,8 @@ export interface DeviceView {
   readonly problem: string | null;
 }
 
-export function deviceView(device: Device, own: readonly OwnService[]): DeviceView {
+/** @param known what was told of its services by now: all of the own device's, perhaps nothing of another's */
+export function deviceView(device: Device, known: readonly Omit<ServiceView, 'type'>[]): DeviceView {
   return {
     name: device.name,
     peer_id: device.peerId,
@@ -37,9 +38,10 @@ export function deviceView(device: Device, own: readonly OwnService[]): DeviceVi
     path: device.path,
     engine: device.engine,
     rtt_ms: device.rttMs === null ? null : rounded(device.rttMs),
-    services: device.self
-      ? own.map(ownServiceView)
-      : device.services.map(({ name, type }) => ({ name, type, port: null, healthy: null })),
+    services: device.services.map(({ name, type }) => {
+      const told = known.find((service) => service.name === name);
+      return { name, type, port: told?.port ?? null, healthy: told?.healthy ?? null };
+    }),
     capabilities: device.capabilities,
     load: device.load,
     location: device.location,

@@ -3,6 +3,7 @@
 export * from './bytes.ts';
 export * from './clock.ts';
 export * from './codec.ts';
+export * from './describe-messages.ts';
 export * from './device-record.ts';
 export * from './errors.ts';
 export * from './fields.ts';

@@ -17,6 +17,7 @@ export const streamProtocols = {
   http: '/cocoon/http/1',
   tcp: '/cocoon/tcp/1',
   owner: '/cocoon/owner/1',
+  describe: '/cocoon/describe/1',
 } as const;
 
 /** The first of ours that they know too. @throws MeshError version_mismatch */

@@ -33,7 +33,7 @@ const drainMs = 500;
 
 const routes: Readonly<Record<string, Route>> = {
   'GET /status': (commands) => commands.status(),
-  'GET /devices': (commands) => commands.devices(),
+  'GET /devices': (commands) => commands.askedDevices(),
   'POST /devices/accept': (commands, { name }) => commands.acceptName(text(name)),
   'POST /tokens': (commands, body) => commands.generateToken(body),
   'POST /ping': (commands, { device }, signal) => commands.ping(text(device), signal),
