@@ -62,6 +62,8 @@ export class IceAgent {
   readonly #connection: IceConnection;
   #remoteUsername: string | undefined;
   #checking: Timer | undefined;
+  #firstValid: IcePair | undefined;
+  #nominated = false;
   #connected = false;
   #closed = false;
   #held: Held[] = [];
@@ -126,8 +128,8 @@ export class IceAgent {
   }
 
   send(datagram: Buffer): void {
-    const pair = this.#connection.nominated;
-    if (!pair || !this.#connection.canSendApplicationData()) return;
+    const pair = this.#selected;
+    if (!pair || (this.#connection.nominated && !this.#connection.canSendApplicationData())) return;
     const { transport } = pair.protocol;
     const [host, port] = pair.remoteAddr;
     if (transport instanceof UdpSocket) transport.sendNow(datagram, host, port);
@@ -135,10 +137,15 @@ export class IceAgent {
   }
 
   get path(): Path | null {
-    const pair = this.#connection.nominated;
+    const pair = this.#selected;
     if (!pair) return null;
     const end = ({ type, host }: IceCandidate) => ({ type, address: host });
     return pathBetween(end(pair.localCandidate), end(pair.remoteCandidate));
+  }
+
+  /** The nominated pair; until there is one, the first that works (RFC 8445, 12.1), for libjuice nominates late. */
+  get #selected(): IcePair | undefined {
+    return this.#connection.nominated ?? this.#firstValid;
   }
 
   async close(): Promise<void> {
@@ -160,9 +167,9 @@ export class IceAgent {
     if (candidate && !this.#closed) this.#options.onCandidate(formatCandidate(candidate));
   }
 
-  /** Runs the check list, one check per interval, until a pair is selected. */
+  /** Runs the check list, one check per interval, until a pair is nominated. */
   #check(): void {
-    if (this.#checking || this.#connected || this.#closed) return;
+    if (this.#checking || this.#connection.nominated || this.#closed) return;
     this.#connection.schedulingChecks();
     this.#checking = this.#options.clock.after(checkIntervalMs, () => {
       this.#checking = undefined;
@@ -176,12 +183,18 @@ export class IceAgent {
     const checkComplete = connection.checkComplete.bind(connection);
     connection.checkComplete = (pair: IcePair) => {
       checkComplete(pair);
+      // The one that nominates uses nothing else; the other may send as soon as a pair works.
+      if (!connection.iceControlling && pair.state === pairSucceeded) this.#firstValid ??= pair;
       this.#releaseHeld();
-      if (this.#connected || this.#closed || !connection.nominated) return;
+      if (this.#closed) return;
+      if (connection.nominated && !this.#nominated) {
+        this.#nominated = true;
+        this.#checking?.cancel();
+        connection.queryConsent();
+        connection.setState('connected');
+      }
+      if (this.#connected || !this.#selected) return;
       this.#connected = true;
-      this.#checking?.cancel();
-      connection.queryConsent();
-      connection.setState('connected');
       this.#options.onConnected();
     };
   }
