@@ -26,6 +26,7 @@ const freshMs = 10_000;
 /** An answer that old says nothing any more. */
 const staleMs = 60_000;
 const askLimitMs = 2_000;
+const patienceMs = 500;
 
 interface Entry {
   readonly askedMs: number;
@@ -53,7 +54,10 @@ export class Descriptions {
     return isCurrent ? entry.services : [];
   }
 
-  /** Asks every device with a session whose answer is not fresh. Resolves in limited time. Never rejects. */
+  /**
+   * Asks every device with a session whose answer is not fresh, and gives them a moment: the answer of a device
+   * that has just gone is not worth a wait. Never rejects.
+   */
   async refresh(): Promise<void> {
     const asked = this.#mesh
       .devices()
@@ -62,7 +66,11 @@ export class Descriptions {
           !self && kind === 'cocoon' && path !== null && services.length > 0,
       )
       .map(({ peerId }) => this.#refresh(peerId));
-    await Promise.all(asked);
+    if (asked.length === 0) return;
+    const { promise: patience, resolve } = Promise.withResolvers<void>();
+    const limit = this.#clock.after(patienceMs, resolve);
+    await Promise.race([Promise.all(asked), patience]);
+    limit.cancel();
   }
 
   async #refresh(peerId: string): Promise<void> {
@@ -86,6 +94,7 @@ export class Descriptions {
     try {
       stream = await this.#mesh.openStream(peerId, describeProtocol, new Uint8Array(), limit.signal);
       const opened = stream;
+      limit.signal.throwIfAborted();
       limit.signal.addEventListener('abort', () => opened.reset(ResetCode.timeout));
       opened.end();
       return decode(descriptionSchema, await readAll(opened), maxDescriptionBytes).services;

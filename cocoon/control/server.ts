@@ -83,6 +83,8 @@ export class ControlServer {
   }
 
   async #request(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // A command may be gone before its answer; nobody is left to tell.
+    response.on('error', () => undefined);
     try {
       const { url = '', method = 'GET' } = request;
       const target = proxyTarget(url);
@@ -91,7 +93,8 @@ export class ControlServer {
         await passRequest(request, response, target, {
           reach,
           clock,
-          headers: request.rawHeaders,
+          // The socket has no name that a service could use.
+          headers: withoutFields(request.rawHeaders, hostField),
           responseHeaders: (headers) => withoutFields(headers, marks),
           answerError: answerOwnError,
         });
@@ -116,6 +119,7 @@ export class ControlServer {
 }
 
 const marks: ReadonlySet<string> = new Set([errorHeader]);
+const hostField: ReadonlySet<string> = new Set(['host']);
 
 export function answerOwnError(response: ServerResponse, error: MeshError): void {
   if (response.headersSent) {

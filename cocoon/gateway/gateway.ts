@@ -103,13 +103,16 @@ export class Gateway {
   }
 
   async #request(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // A client may be gone before its answer; nobody is left to tell.
+    response.on('error', () => undefined);
     try {
       const site = this.#guard.site(request);
       if (site.kind === 'app') await this.#appRequest(request, response, site);
       else await this.#ownRequest(request, response);
     } catch (thrown) {
       request.resume();
-      answerError(response, toMeshError(thrown));
+      if (response.headersSent) response.destroy();
+      else answerError(response, toMeshError(thrown));
     }
   }
 
