@@ -62,6 +62,7 @@ export class IceAgent {
   readonly #connection: IceConnection;
   #remoteUsername: string | undefined;
   #checking: Timer | undefined;
+  readonly #sockets = new Set<UdpSocket>();
   #firstValid: IcePair | undefined;
   #nominated = false;
   #connected = false;
@@ -154,6 +155,7 @@ export class IceAgent {
     this.#checking?.cancel();
     this.#held = [];
     await this.#connection.close().catch(() => {});
+    await Promise.all([...this.#sockets].map((socket) => socket.close()));
   }
 
   #localCandidate(line: string): void {
@@ -212,7 +214,8 @@ export class IceAgent {
         protocol.datagramReceived = (datagram, from) => this.#filter(protocol, inner, datagram, from);
         protocol.connectionMade = async (useIpv4) => {
           const udp = await UdpSocket.open(useIpv4 ? 4 : 6);
-          // werift closes the sockets it knows; one that opens after that would stay.
+          // werift closes the sockets it has listed; while it gathers, there are some it has not.
+          this.#sockets.add(udp);
           if (this.#closed) await udp.close();
           protocol.transport = udp;
           udp.onData = (datagram, from) => protocol.datagramReceived?.(datagram, from);

@@ -79,19 +79,24 @@ export class RecordKey {
   }
 }
 
+/** Records are cut from slabs: one allocation for dozens of packets keeps the garbage collector out of the way. */
+const slabBytes = 64 * 1024;
+
 export class RecordSealer {
   readonly #key: RecordKey;
   #next = 0;
+  #slab: Buffer = Buffer.alloc(0);
+  #slabUsed = 0;
 
   constructor(key: RecordKey) {
     this.#key = key;
   }
 
-  /** The sealed record, in a buffer of its own. */
+  /** The sealed record; its memory is written once, so the socket may read it whenever it likes. */
   seal(type: number, plaintext: Buffer): Buffer {
     const { key, nonce, additional } = this.#key;
     const length = plaintext.length;
-    const record = Buffer.allocUnsafeSlow(sealedOverheadBytes + length);
+    const record = this.#memory(sealedOverheadBytes + length);
     writeHeader(record, type, 1, this.#next++, sealedOverheadBytes - recordHeaderBytes + length);
     // Epoch and number are both the explicit nonce and the head of the additional data.
     record.copy(nonce, 4, 3, 11);
@@ -106,6 +111,16 @@ export class RecordSealer {
     cipher.final();
     cipher.getAuthTag().copy(record, recordHeaderBytes + explicitNonceBytes + length);
     return record;
+  }
+
+  #memory(length: number): Buffer {
+    if (this.#slabUsed + length > this.#slab.length) {
+      this.#slab = Buffer.allocUnsafeSlow(Math.max(slabBytes, length));
+      this.#slabUsed = 0;
+    }
+    const start = this.#slabUsed;
+    this.#slabUsed += length;
+    return this.#slab.subarray(start, start + length);
   }
 }
 

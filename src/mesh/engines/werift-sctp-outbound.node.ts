@@ -12,8 +12,13 @@ import { tsnAfter, tsnDistance } from './werift-sctp-inbound.node.ts';
 const rto = { initial: 500, least: 400, most: 10_000 } as const;
 /** Ten, as in RFC 6928: a small answer leaves in one go. */
 const initialWindowPackets = 10;
-/** Hosts that refuse large socket buffers lose bursts above this. */
-const maxWindowBytes = 256 * 1024;
+/**
+ * The congestion window's upper end. Near by, more than this only queues up (and hosts that refuse large socket
+ * buffers lose it); for a distant peer it is what 50 MB/s need.
+ */
+const nearWindowBytes = 256 * 1024;
+const windowBytesPerRttMs = 50_000;
+const maxWindowBytes = 1024 * 1024;
 /** A transmission is lost when one this much later was acknowledged. */
 const reorderingPackets = 3;
 /** Timeouts in a row until the peer counts as gone. */
@@ -58,11 +63,12 @@ export class Outbound {
   #lost = 0;
   #peerWindow: number;
   #window: number;
-  #slowStartLimit = maxWindowBytes;
+  #slowStartLimit: number = maxWindowBytes;
   #order = 0;
   /** Losses up to this transmission were answered by a smaller window already. */
   #recoveryOrder = 0;
   #largestAckedOrder = 0;
+  #leastRtt = Infinity;
   #smoothedRtt = 0;
   #rttVariation = 0;
   #rto: number = rto.initial;
@@ -92,10 +98,6 @@ export class Outbound {
 
   get rtoMs(): number {
     return this.#rto;
-  }
-
-  get congestionWindow(): number {
-    return this.#window;
   }
 
   queue(protocol: number, bytes: Uint8Array): void {
@@ -252,11 +254,13 @@ export class Outbound {
   #grow(acked: number): void {
     if (this.#largestAckedOrder <= this.#recoveryOrder) return;
     const step = this.#window < this.#slowStartLimit ? acked : (this.#maxPayloadBytes * acked) / this.#window;
-    this.#window = Math.min(this.#window + step, maxWindowBytes);
+    const distant = Math.min(this.#leastRtt * windowBytesPerRttMs, maxWindowBytes);
+    this.#window = Math.min(this.#window + step, Math.max(nearWindowBytes, distant));
   }
 
   /** RFC 9260 section 6.3.1. */
   #sampleRtt(rtt: number): void {
+    this.#leastRtt = Math.min(this.#leastRtt, rtt);
     if (this.#smoothedRtt === 0) {
       this.#smoothedRtt = rtt;
       this.#rttVariation = rtt / 2;

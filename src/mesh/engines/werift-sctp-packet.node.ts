@@ -169,7 +169,7 @@ function write32(bytes: Uint8Array, offset: number, value: number): void {
   bytes[offset + 3] = value;
 }
 
-/** CRC32c (RFC 9260 appendix A) by four tables: four bytes a step. The checksum field itself counts as zero. */
+/** CRC32c (RFC 9260 appendix A), eight bytes a step. The checksum field itself counts as zero. */
 export function checksum(bytes: Uint8Array, length: number): number {
   let crc = update(0xffff_ffff, bytes, 0, 8);
   crc = update(crc, noChecksum, 0, 4);
@@ -177,38 +177,48 @@ export function checksum(bytes: Uint8Array, length: number): number {
 }
 
 const noChecksum = new Uint8Array(4);
-const tables = crcTables();
+/** Table k: the effect of a byte that is followed by k zero bytes. */
+const [t0, t1, t2, t3, t4, t5, t6, t7] = crcTables();
 
 function update(seed: number, bytes: Uint8Array, start: number, end: number): number {
   let crc = seed;
   let i = start;
-  for (; i + 4 <= end; i += 4) {
+  for (; i + 8 <= end; i += 8) {
     crc ^=
       (bytes[i] as number) |
       ((bytes[i + 1] as number) << 8) |
       ((bytes[i + 2] as number) << 16) |
       ((bytes[i + 3] as number) << 24);
     crc =
-      (tables[768 + (crc & 0xff)] as number) ^
-      (tables[512 + ((crc >>> 8) & 0xff)] as number) ^
-      (tables[256 + ((crc >>> 16) & 0xff)] as number) ^
-      (tables[crc >>> 24] as number);
+      (t7[crc & 0xff] as number) ^
+      (t6[(crc >>> 8) & 0xff] as number) ^
+      (t5[(crc >>> 16) & 0xff] as number) ^
+      (t4[crc >>> 24] as number) ^
+      (t3[bytes[i + 4] as number] as number) ^
+      (t2[bytes[i + 5] as number] as number) ^
+      (t1[bytes[i + 6] as number] as number) ^
+      (t0[bytes[i + 7] as number] as number);
   }
-  for (; i < end; i++) crc = (crc >>> 8) ^ (tables[(crc ^ (bytes[i] as number)) & 0xff] as number);
+  for (; i < end; i++) crc = (crc >>> 8) ^ (t0[(crc ^ (bytes[i] as number)) & 0xff] as number);
   return crc;
 }
 
-/** Table k at offset 256 k: the effect of a byte that is followed by k zero bytes. */
-function crcTables(): Int32Array {
-  const result = new Int32Array(1024);
+type Eight<T> = readonly [T, T, T, T, T, T, T, T];
+
+function crcTables(): Eight<Int32Array> {
+  const tables = Array.from({ length: 8 }, () => new Int32Array(256));
+  const [first] = tables as unknown as Eight<Int32Array>;
   for (let byte = 0; byte < 256; byte++) {
     let crc = byte;
     for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f6_3b78 : crc >>> 1;
-    result[byte] = crc;
+    first[byte] = crc;
   }
-  for (let i = 256; i < 1024; i++) {
-    const before = result[i - 256] as number;
-    result[i] = (before >>> 8) ^ (result[before & 0xff] as number);
+  for (let byte = 0; byte < 256; byte++) {
+    let crc = first[byte] as number;
+    for (const table of tables.slice(1)) {
+      crc = (crc >>> 8) ^ (first[crc & 0xff] as number);
+      table[byte] = crc;
+    }
   }
-  return result;
+  return tables as unknown as Eight<Int32Array>;
 }
