@@ -29,7 +29,8 @@ export async function pipeSocket(
 
 /** Ends a connection so that its reader cannot take it for a clean end. */
 export function breakSocket(socket: Duplex): void {
-  if (socket instanceof Socket) socket.resetAndDestroy();
+  // Only TCP can reset; a Unix socket has no address, and throws.
+  if (socket instanceof Socket && socket.remoteAddress !== undefined) socket.resetAndDestroy();
   else socket.destroy();
 }
 
