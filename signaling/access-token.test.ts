@@ -6,7 +6,7 @@ import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { SignJWT, decodeJwt, decodeProtectedHeader } from 'jose';
 import { AccessTokens } from './access-token.ts';
 
-test('a token signed by our own key is refused for another type, audience or issuer, or without an end', async () => {
+test('a token signed by our own key is refused when it is of another type, audience or issuer, has no end, or is too large', async () => {
   const key = await generateSigningKey();
   const clock = new SteppedClock();
   const tokens = await AccessTokens.create({ key, issuer: 'urn:test', lifetimeSeconds: 900, clock });
@@ -22,6 +22,8 @@ test('a token signed by our own key is refused for another type, audience or iss
     [header, { ...claims, aud: 'urn:test' }],
     [header, { ...claims, iss: 'urn:other' }],
     [header, endless],
+    [{ ...header, kid: 'unknown' }, claims],
+    [header, { ...claims, ballast: 'x'.repeat(4096) }],
   ] as const;
   for (const [protectedHeader, payload] of wrong) {
     const jwt = await new SignJWT(payload).setProtectedHeader(protectedHeader).sign(key.privateKey);

@@ -110,14 +110,13 @@ export class Desk {
 
   /** @returns whether it stands */
   async dismissUnlessStanding(peer: OnlinePeer): Promise<boolean> {
-    const { ownership, presence, introductions, log } = this.parts;
+    const { ownership, presence, log } = this.parts;
     try {
       await ownership.assertStanding(peer.membership);
       return true;
     } catch (thrown) {
       // A store that fails says nothing about the membership.
       if (!(thrown instanceof MeshError)) throw thrown;
-      introductions.forget(peer.owner, peer.peerId);
       peer.connection.fail(thrown);
       // Not left to the closing handshake, which the other side may delay.
       presence.go(peer);

@@ -10,7 +10,6 @@ import type { OnlinePeer, Presence } from './presence.ts';
 import type { Store } from './store.ts';
 
 interface Introduction {
-  readonly owner: string;
   readonly offerer: string;
   readonly answerer: string;
   readonly end: Timer;
@@ -83,18 +82,9 @@ export class Introductions {
     metrics.relayed(bytesIn, receiver.connection.send({ type: 'signal', jti, payload }));
   }
 
-  /** Ends what a device has under way: it lost its right. */
-  forget(owner: string, peerId: string): void {
-    for (const [jti, introduction] of this.#live)
-      if (
-        introduction.owner === owner &&
-        (introduction.offerer === peerId || introduction.answerer === peerId)
-      )
-        this.#end(jti);
-  }
-
   close(): void {
-    for (const jti of this.#live.keys()) this.#end(jti);
+    for (const { end } of this.#live.values()) end.cancel();
+    this.#live.clear();
   }
 
   /** Unknown and foreign devices take the same way, down to the query, so that nobody can tell them apart. */
@@ -127,13 +117,7 @@ export class Introductions {
 
   #remember(jti: string, asker: OnlinePeer, answerer: OnlinePeer): void {
     const end = this.#options.clock.after(limits.ticketLifetimeMs, () => void this.#live.delete(jti));
-    const { owner, peerId: offerer } = asker;
-    this.#live.set(jti, { owner, offerer, answerer: answerer.peerId, end, signals: 0 });
-  }
-
-  #end(jti: string): void {
-    this.#live.get(jti)?.end.cancel();
-    this.#live.delete(jti);
+    this.#live.set(jti, { offerer: asker.peerId, answerer: answerer.peerId, end, signals: 0 });
   }
 }
 
@@ -141,8 +125,7 @@ function hasEnded({ membership: { expires } }: OnlinePeer, nowSeconds: number): 
   return expires !== null && expires <= nowSeconds;
 }
 
-function otherSide({ owner, offerer, answerer }: Introduction, from: OnlinePeer): string | undefined {
-  if (owner !== from.owner) return undefined;
+function otherSide({ offerer, answerer }: Introduction, from: OnlinePeer): string | undefined {
   if (from.peerId === offerer) return answerer;
   return from.peerId === answerer ? offerer : undefined;
 }

@@ -40,7 +40,10 @@ describe('a rate', () => {
     await limits.countAddress('lookup', '192.0.2.2');
     await limits.countAddress('introduction', '192.0.2.1');
     await limits.countIdentity('lookup', '192.0.2.1');
-    assert.deepEqual(refused, ['lookup']);
+    await limits.countAddress('lookup', '2001:db8::1');
+    await limits.countAddress('lookup', '2001:db8::2');
+    await assert.rejects(limits.countAddress('lookup', '2001:db8::3'), RateLimited);
+    assert.deepEqual(refused, ['lookup', 'lookup']);
     mock.timers.tick(6_001);
     await limits.countAddress('lookup', '192.0.2.1');
   });

@@ -11,6 +11,7 @@ import {
   randomBytes,
   readSetupToken,
   redeem,
+  signRevocation,
   verifyMembership,
   verifyReceipt,
 } from '@cocoon-mesh/protocol';
@@ -185,6 +186,22 @@ describe('a setup token', () => {
         );
       assert.deepEqual(recorded(path), {});
       await (await present(run, key, good)).next('welcome');
+    });
+  });
+
+  test('that its owner revoked is refused, and its use is not recorded', async () => {
+    await withFile(async (run, path) => {
+      const owner = await newOwner();
+      const { peer } = await TestPeer.member(run.server.url, await newDevice(owner, run.clock));
+      const key = await generateSigningKey();
+      const redemption = await newRedemption(owner, run, key);
+      const subject = peekGrant(redemption.grant).jti;
+      const list = [await signRevocation(owner, [], { kind: 'token', subject, now: seconds(run.clock) })];
+      peer.send({ type: 'revocations', owner: owner.id, list });
+      await peer.quiet();
+      const before = recorded(path);
+      assert.equal(await refused(run, key, redemption), 'revoked');
+      assert.deepEqual(recorded(path), before);
     });
   });
 
