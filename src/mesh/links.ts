@@ -204,13 +204,25 @@ export class Links {
       () => this.#attempts.delete(peerId),
       () => this.#attempts.delete(peerId),
     );
-    this.#runDial(peerId, attempt).catch((thrown: unknown) => {
+    this.#dialTwice(peerId, attempt).catch((thrown: unknown) => {
       const error = toMeshError(thrown);
       // The other side's dial is on its way, or has taken over: its outcome is ours.
       if (error.code === 'glare') this.#awaitTheirDial(attempt);
       else if (attempt.dialling !== null) attempt.result.reject(error);
     });
     return attempt;
+  }
+
+  /** Engines lose a connection in a few hundred while it is made (libdatachannel's DTLS may start too early). */
+  async #dialTwice(peerId: string, attempt: Attempt): Promise<void> {
+    try {
+      await this.#runDial(peerId, attempt);
+    } catch (thrown) {
+      if (toMeshError(thrown).code !== 'carrier_lost' || attempt.dialling === null || this.#closed)
+        throw thrown;
+      attempt.dialling = 'asking';
+      await this.#runDial(peerId, attempt);
+    }
   }
 
   #awaitTheirDial(attempt: Attempt): void {
