@@ -69,6 +69,12 @@ interface Attempt {
   dialling: Introduction | 'asking' | null;
 }
 
+/** An introduction whose ticket and peer are being judged, and the signals that came before it was ready. */
+interface Judging {
+  readonly peerId: string;
+  readonly early: SignalPayload[];
+}
+
 class LiveLink implements Link {
   readonly peerId: string;
   readonly session: Session;
@@ -112,8 +118,10 @@ export class Links {
   readonly #options: LinksOptions;
   readonly #live = new Map<string, LiveLink>();
   readonly #attempts = new Map<string, Attempt>();
-  /** By ticket: introductions under way, and the signals that came before theirs was ready. */
-  readonly #introductions = new Map<string, Introduction | SignalPayload[]>();
+  /** By ticket. */
+  readonly #introductions = new Map<string, Introduction | Judging>();
+  /** Those that have a connection, for `close` to wait for. */
+  readonly #running = new Set<Promise<ProvenLink>>();
   /** Tickets seen, until they have expired by themselves. */
   readonly #usedTickets = new Map<string, number>();
   readonly #idleCheck: Timer;
@@ -133,12 +141,13 @@ export class Links {
   }
 
   /**
-   * The live link, or a new one. Several callers share one attempt; each waits under its own signal.
+   * The live link, or a new one; a link that is ending takes no more requests. Several callers share one
+   * attempt; each waits under its own signal.
    * @throws MeshError device_offline | signaling_unreachable | connect_timeout | proof_failed | cancelled | …
    */
   async connect(peerId: string, signal?: AbortSignal): Promise<Link> {
     const live = this.#live.get(peerId);
-    if (live) return live;
+    if (live?.session.state === 'open') return live;
     if (this.#closed) throw new MeshError('session_closed', 'This device is shutting down');
     if (peerId === this.#options.key.peerId) throw new MeshError('self_connect');
     const attempt = this.#attempts.get(peerId) ?? this.#dial(peerId);
@@ -163,9 +172,9 @@ export class Links {
   /** A signal of an introduction; those that come early wait for it. */
   signal(jti: string, payload: SignalPayload): void {
     const introduction = this.#introductions.get(jti);
-    if (Array.isArray(introduction)) {
-      if (introduction.length < limits.maxSignalsPerIntroduction) introduction.push(payload);
-    } else introduction?.receive(payload);
+    if (!introduction) return;
+    if (introduction instanceof Introduction) introduction.receive(payload);
+    else if (introduction.early.length < limits.maxSignalsPerIntroduction) introduction.early.push(payload);
   }
 
   /** Ends the link to a peer at once, e.g. because its right ended. */
@@ -189,6 +198,7 @@ export class Links {
     }
     for (const introduction of this.#introductions.values())
       if (introduction instanceof Introduction) introduction.cancel(new MeshError('cancelled'));
+    await Promise.allSettled(this.#running);
     await Promise.all(
       [...this.#live.values()].map(async (link) => {
         await link.session.close(ResetCode.shuttingDown, 'shutting down');
@@ -227,21 +237,23 @@ export class Links {
 
   #awaitTheirDial(attempt: Attempt): void {
     attempt.dialling = null;
-    this.#options.clock.after(limits.connectTimeoutMs, () =>
+    const limit = this.#options.clock.after(limits.connectTimeoutMs, () =>
       attempt.result.reject(new MeshError('connect_timeout')),
     );
+    const settled = (): void => limit.cancel();
+    attempt.result.promise.then(settled, settled);
   }
 
   async #runDial(peerId: string, attempt: Attempt): Promise<void> {
     const ticket = await this.#options.introduce(peerId);
     const { jti } = peekTicket(ticket);
-    this.#introductions.set(jti, []);
+    this.#reserve(peerId, jti);
     try {
       await this.#verify(ticket, { offerer: this.#options.key.peerId, answerer: peerId });
       if (attempt.dialling === null) throw new MeshError('glare');
       const introduction = this.#introduction(ticket, jti, peerId, 'dialler');
       attempt.dialling = introduction;
-      const proven = await introduction.run();
+      const proven = await this.#run(introduction);
       attempt.result.resolve(this.#establish(peerId, proven));
     } finally {
       this.#introductions.delete(jti);
@@ -250,8 +262,8 @@ export class Links {
 
   async #listen(ticket: string, peerId: string, vouched: () => Promise<unknown>): Promise<void> {
     const { jti } = peekTicket(ticket);
-    this.#admit(peerId, jti);
-    this.#introductions.set(jti, []);
+    this.#admit(peerId);
+    this.#reserve(peerId, jti);
     try {
       await this.#verify(ticket, { offerer: peerId, answerer: this.#options.key.peerId });
       await vouched();
@@ -263,10 +275,11 @@ export class Links {
       if (attempt) this.#yield(attempt);
       const introduction = this.#introduction(ticket, jti, peerId, 'listener');
       try {
-        const link = this.#establish(peerId, await introduction.run());
-        attempt?.result.resolve(link);
+        this.#establish(peerId, await this.#run(introduction));
       } catch (thrown) {
-        attempt?.result.reject(toMeshError(thrown));
+        // Ours may have given way to this one only while it was under way.
+        const waiting = this.#attempts.get(peerId);
+        if (waiting?.dialling === null) waiting.result.reject(toMeshError(thrown));
         throw thrown;
       }
     } finally {
@@ -281,15 +294,19 @@ export class Links {
     if (dialling instanceof Introduction) dialling.cancel(new MeshError('glare'));
   }
 
-  /** Half-open proofs cost memory before anybody is known: they are bounded. */
-  #admit(peerId: string, jti: string): void {
+  /** Half-open proofs cost memory before anybody is known: they are bounded, from their first message on. */
+  #admit(peerId: string): void {
     if (this.#closed) throw new MeshError('session_closed', 'This device is shutting down');
-    if (this.#usedTickets.has(jti)) throw new MeshError('ticket_used');
     let ofPeer = 0;
-    for (const [, introduction] of this.#introductions)
-      if (introduction instanceof Introduction && introduction.peerId === peerId) ofPeer++;
+    for (const introduction of this.#introductions.values()) if (introduction.peerId === peerId) ofPeer++;
     if (this.#introductions.size >= limits.maxHalfOpenProofs || ofPeer >= limits.maxHalfOpenProofsPerPeer)
       throw new MeshError('overloaded', 'Too many connections are being made');
+  }
+
+  /** A place for the introduction of a ticket, where signals wait until it is ready. */
+  #reserve(peerId: string, jti: string): void {
+    if (this.#usedTickets.has(jti) || this.#introductions.has(jti)) throw new MeshError('ticket_used');
+    this.#introductions.set(jti, { peerId, early: [] });
   }
 
   async #verify(ticket: string, expected: { offerer: string; answerer: string }): Promise<void> {
@@ -301,6 +318,7 @@ export class Links {
   }
 
   #introduction(ticket: string, jti: string, peerId: string, role: 'dialler' | 'listener'): Introduction {
+    if (this.#closed) throw new MeshError('cancelled', 'This device is shutting down');
     const { key, engine, iceServers, clock, aead, sendSignal, hello, judge } = this.#options;
     const introduction = new Introduction({
       key,
@@ -315,10 +333,28 @@ export class Links {
       hello,
       judge: (theirs) => judge(peerId, theirs),
     });
-    const early = this.#introductions.get(jti);
+    const judging = this.#introductions.get(jti);
     this.#introductions.set(jti, introduction);
-    if (Array.isArray(early)) for (const payload of early) introduction.receive(payload);
+    if (judging && 'early' in judging) for (const payload of judging.early) introduction.receive(payload);
     return introduction;
+  }
+
+  async #run(introduction: Introduction): Promise<ProvenLink> {
+    const running = this.#proven(introduction);
+    this.#running.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+
+  async #proven(introduction: Introduction): Promise<ProvenLink> {
+    const proven = await introduction.run();
+    if (!this.#closed) return proven;
+    proven.carrier.abort('this device is shutting down');
+    await proven.connection.close();
+    throw new MeshError('cancelled', 'This device is shutting down');
   }
 
   /** Makes the session; where there is one already, both sides keep the same of the two. */
@@ -335,7 +371,13 @@ export class Links {
     void proven.connection.path().then((path) => {
       link.path = path;
     });
+    const { expires } = proven.membership;
+    const end =
+      expires === null
+        ? null
+        : clock.after(expires * 1000 - clock.now(), () => session.abort('the membership has ended'));
     void session.closed.then(async ({ reason }) => {
+      end?.cancel();
       this.#ended(link, reason);
       await proven.connection.close();
     });
@@ -345,6 +387,8 @@ export class Links {
       return rival;
     }
     this.#live.set(peerId, link);
+    // Whoever waits for a link to this peer has one now, whichever side dialled.
+    this.#attempts.get(peerId)?.result.resolve(link);
     if (rival) this.#retire(rival, link);
     else this.#options.changed(peerId, true);
     this.#options.log('debug', 'A session is up', { peer: peerId, dialler: proven.dialler });
@@ -353,6 +397,7 @@ export class Links {
 
   /** Does the older link stay? Only in a true glare that its dialler wins. */
   #keeps(older: LiveLink, newer: LiveLink): boolean {
+    if (older.session.state !== 'open') return false;
     if (older.instance !== newer.instance || older.dialler === newer.dialler) return false;
     return older.dialler < newer.dialler;
   }

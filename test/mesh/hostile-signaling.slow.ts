@@ -24,7 +24,9 @@ import {
   toBase64Url,
   toMeshError,
   utf8,
+  verifyDeviceRecord,
   verifyLabelled,
+  verifyMembership,
 } from '@cocoon-mesh/protocol';
 import type { HostileHooks } from '../doubles/hostile-signaling.ts';
 import { HostileSignaling, jtiOf, swapFingerprint } from '../doubles/hostile-signaling.ts';
@@ -133,6 +135,14 @@ for (const [name, load] of engines) {
       assert.equal(anna.mesh.sessionCount, 0);
     });
 
+    test("that shows anna ben's membership while his HELLO shows another owner's gets no session", async () => {
+      const membership = await signMembership(await newOwner(), terms(ben.key.peerId));
+      const said = logged(log, 'An introduction was refused');
+      await pose(signaling, engine, { as: ben, to: anna, key: ben.key, membership });
+      assert.match(await said, /denied/);
+      assert.equal(anna.mesh.sessionCount, 0);
+    });
+
     test('that renames a device or adds a capability to it is not believed', async () => {
       const entry = signaling.entry(ben.key.peerId);
       const [head = '', payload = '', signature = ''] = entry.record.split('.');
@@ -181,14 +191,15 @@ for (const [name, load] of engines) {
   });
 }
 
-/** Plays ben to anna with all that signaling knows of him, but with another key. */
+/** Plays ben to anna with all that signaling knows of him, but with another key or another membership. */
 async function pose(
   signaling: HostileSignaling,
   engine: Engine,
-  roles: { as: Peer; to: Peer; key: SigningKey },
+  roles: { as: Peer; to: Peer; key: SigningKey; membership?: DeviceEntry['membership'] },
 ): Promise<string> {
   const { as, to, key } = roles;
   const entry = signaling.entry(as.key.peerId);
+  const { membership = entry.membership } = roles;
   const ticket = await signaling.mint(as.key.peerId, to.key.peerId);
   const jti = jtiOf(ticket);
   const introduction: Introduction = new Introduction({
@@ -206,17 +217,24 @@ async function pose(
       carriers: ['webrtc'],
       engine: engine.name,
       instance: toBase64Url(randomBytes(16)),
-      membership: entry.membership,
+      membership,
       record: entry.record,
       revocations: [],
       max_streams: limits.maxStreams,
     }),
-    judge: () => Promise.reject(new Error('anna must not get this far')),
+    judge: async (theirs) => {
+      assert.ok(roles.membership, 'anna must not get this far');
+      const now = Math.floor(Date.now() / 1000);
+      return {
+        record: await verifyDeviceRecord(theirs.record, to.key.peerId),
+        membership: await verifyMembership(theirs.membership, to.key.peerId, now),
+      };
+    },
   });
   signaling.intercept(jti, (payload) => introduction.receive(payload));
   signaling.introduce(to.key.peerId, ticket, entry);
   try {
-    await introduction.run();
+    await (await introduction.run()).connection.close();
     return 'ok';
   } catch (thrown) {
     return toMeshError(thrown).code;
@@ -247,11 +265,12 @@ async function entryOf(
 /** The next line of the log that says this. */
 async function logged(log: string[], text: string): Promise<string> {
   const from = log.length;
-  for (;;) {
+  for (const end = Date.now() + 10_000; Date.now() < end;) {
     const line = log.slice(from).find((candidate) => candidate.includes(text));
     if (line !== undefined) return line;
     await new Promise((resolve) => setImmediate(resolve));
   }
+  throw new Error(`nobody said: ${text}`);
 }
 
 /** Ends the link between the two, on both sides. */

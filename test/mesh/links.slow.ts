@@ -3,11 +3,14 @@ import { after, before, describe, test } from 'node:test';
 import type { Engine, Mesh } from '@cocoon-mesh/mesh';
 import { libdatachannelEngine } from '@cocoon-mesh/mesh/engines/libdatachannel.node.ts';
 import { weriftEngine } from '@cocoon-mesh/mesh/engines/werift.node.ts';
-import type { OwnerKeys } from '@cocoon-mesh/protocol';
-import { httpProtocol, toMeshError } from '@cocoon-mesh/protocol';
-import { HostileSignaling } from '../doubles/hostile-signaling.ts';
+import type { OwnerKeys, SignalPayload } from '@cocoon-mesh/protocol';
+import { ResetCode, httpProtocol, toMeshError } from '@cocoon-mesh/protocol';
+import { HostileSignaling, jtiOf } from '../doubles/hostile-signaling.ts';
 import type { Peer } from './two-peers.ts';
 import { listed, newOwner, startPeer } from './two-peers.ts';
+
+/** Its streams are taken and left open. */
+const heldProtocol = '/cocoon/held/1';
 
 const engines: readonly (readonly [string, () => Promise<Engine>, () => Promise<Engine>])[] = [
   ['libdatachannel', () => libdatachannelEngine(), () => libdatachannelEngine()],
@@ -27,6 +30,7 @@ for (const [name, first, second] of engines) {
       owner = await newOwner();
       anna = await startPeer({ owner, engine: await first(), signalingUrl: signaling.url, name: 'anna' });
       ben = await startPeer({ owner, engine: await second(), signalingUrl: signaling.url, name: 'ben' });
+      for (const { mesh } of [anna, ben]) mesh.handle(heldProtocol, () => undefined);
       await Promise.all([listed(anna.mesh, ben.key.peerId), listed(ben.mesh, anna.key.peerId)]);
     });
 
@@ -54,6 +58,65 @@ for (const [name, first, second] of engines) {
         await anna.mesh.ping(ben.key.peerId);
         await ben.mesh.ping(anna.key.peerId);
       }
+    });
+
+    test('when one side dials while it is being dialled, its request succeeds with that session', async () => {
+      const [low, high] = anna.key.peerId < ben.key.peerId ? [anna, ben] : [ben, anna];
+      await parted(anna, ben);
+      const held = Promise.withResolvers<string>();
+      const refused = Promise.withResolvers<void>();
+      let answer: SignalPayload | null = null;
+      signaling.hooks = {
+        relay: (payload, from) => {
+          if (payload.kind === 'failed') refused.resolve();
+          if (payload.kind !== 'answer' || from !== high.key.peerId) return payload;
+          answer = payload;
+          held.resolve(jtiOf(signaling.tickets.at(-1) ?? ''));
+          return null;
+        },
+      };
+      const first = low.mesh.ping(high.key.peerId);
+      const jti = await held.promise;
+      const second = high.mesh.ping(low.key.peerId, AbortSignal.timeout(10_000));
+      await refused.promise;
+      signaling.hooks = {};
+      assert.ok(answer);
+      signaling.send(low.key.peerId, { type: 'signal', jti, payload: answer });
+      await Promise.all([first, second]);
+      assert.deepEqual([low.mesh.sessionCount, high.mesh.sessionCount], [1, 1]);
+    });
+
+    test('a request that comes while a session is ending gets another one', async () => {
+      for (const asking of [anna, ben]) {
+        const other = asking === anna ? ben : anna;
+        await asking.mesh.ping(other.key.peerId);
+        // An open stream keeps the session from ending at once.
+        await asking.mesh.openStream(other.key.peerId, heldProtocol, new Uint8Array(0));
+        asking.mesh.disconnect(other.key.peerId);
+        const stream = await asking.mesh.openStream(other.key.peerId, heldProtocol, new Uint8Array(0));
+        await asking.mesh.ping(other.key.peerId);
+        stream.reset(ResetCode.cancel);
+        await other.mesh.ping(asking.key.peerId);
+        assert.equal(asking.mesh.sessionCount, 1);
+      }
+    });
+
+    test('a session ends when the membership behind it does, and the device is refused from then on', async () => {
+      const expires = Math.ceil(Date.now() / 1000) + 2;
+      const guest = await startPeer({
+        owner,
+        engine: await second(),
+        signalingUrl: signaling.url,
+        name: 'guest',
+        expires,
+      });
+      await listed(anna.mesh, guest.key.peerId);
+      await guest.mesh.ping(anna.key.peerId);
+      await when(anna.mesh, 'session', () => !hasSession(anna.mesh, guest.key.peerId));
+      assert.ok(Date.now() >= expires * 1000);
+      await assert.rejects(guest.mesh.ping(anna.key.peerId));
+      assert.equal(hasSession(anna.mesh, guest.key.peerId), false);
+      await guest.mesh.close();
     });
 
     test('a session and its streams outlive signaling', async () => {
@@ -107,6 +170,10 @@ for (const [name, first, second] of engines) {
       await assert.rejects(anna.mesh.ping(anna.key.peerId), { code: 'self_connect' });
     });
   });
+}
+
+function hasSession(mesh: Mesh, peerId: string): boolean {
+  return mesh.devices().some((device) => device.peerId === peerId && device.engine !== null);
 }
 
 /** Ends the session between the two and waits until both know. */

@@ -57,6 +57,8 @@ export interface PeerOptions {
   readonly key?: SigningKey;
   readonly self?: Partial<SelfDescription>;
   readonly logged?: (message: string) => void;
+  /** Of the membership, seconds since 1970. */
+  readonly expires?: number;
 }
 
 export async function startPeer(options: PeerOptions): Promise<Peer> {
@@ -67,6 +69,7 @@ export async function startPeer(options: PeerOptions): Promise<Peer> {
     serial: 1,
     rights: memberRights,
     now,
+    ...(options.expires === undefined ? {} : { expires: options.expires }),
   });
   const mesh = await createMesh({
     key,
