@@ -98,16 +98,15 @@ export class IceAgent {
   }
 
   /** The peer's credentials are known: connectivity checks start. */
-  start(remote: { readonly username: string; readonly password: string; readonly lite: boolean }): void {
+  start(remote: { readonly username: string; readonly password: string }): void {
     if (this.#closed) return;
     const connection = this.#connection;
     this.#remoteUsername = remote.username;
     connection.setRemoteParams({
-      iceLite: remote.lite,
+      iceLite: false,
       usernameFragment: remote.username,
       password: remote.password,
     });
-    if (remote.lite) connection.iceControlling = true;
     for (const candidate of connection.remoteCandidates) connection.pairRemoteCandidate(candidate);
     connection.sortCheckList();
     connection.unfreezeInitial();

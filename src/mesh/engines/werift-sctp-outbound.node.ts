@@ -86,11 +86,6 @@ export class Outbound {
     return this.#queuedBytes;
   }
 
-  /** Is nothing queued and everything acknowledged? */
-  get idle(): boolean {
-    return this.#queuedBytes === 0 && this.#chunksHead === this.#chunks.length;
-  }
-
   /** Does the retransmission timer have to run? */
   get waiting(): boolean {
     return this.#chunksHead < this.#chunks.length;

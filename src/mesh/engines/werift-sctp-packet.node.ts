@@ -16,7 +16,6 @@ export const ChunkType = {
   shutdownAck: 8,
   cookieEcho: 10,
   cookieAck: 11,
-  shutdownComplete: 14,
   reconfig: 130,
 } as const;
 

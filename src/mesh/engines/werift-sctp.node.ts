@@ -1,7 +1,7 @@
 /**
  * An SCTP association for one ordered, reliable data channel, in place of werift's: that one is slow, exits the
  * process on packets it does not expect and loses what is queued at the close. Speaks RFC 9260 as data channels
- * need it (RFC 8831): handshake, data, SACK, heartbeat answers, shutdown, abort, and stream resets (RFC 6525) as
+ * need it (RFC 8831): handshake, data, SACK, heartbeat answers, abort, and stream resets (RFC 6525) as
  * the peer's way to close its channel. Everything else is ignored. One association per DTLS session, so restarts
  * and address changes do not exist.
  */
@@ -52,7 +52,6 @@ type State =
   | { readonly kind: 'cookieWait' }
   | { readonly kind: 'cookieEchoed'; readonly cookie: Buffer }
   | { readonly kind: 'open'; readonly inbound: Inbound; readonly outbound: Outbound }
-  | { readonly kind: 'shutdownSent'; readonly inbound: Inbound }
   | { readonly kind: 'closed' };
 
 interface PeerInit {
@@ -67,7 +66,7 @@ const outgoingReset = 13;
 const reconfigResponse = 16;
 const resetPerformed = 1;
 const streams = 65_535;
-/** Handshake and shutdown chunks are sent again after 500 ms, 1 s, 2 s, …; the caller's deadline ends it. */
+/** Handshake chunks are sent again after 500 ms, 1 s, 2 s, …; the caller's deadline ends it. */
 const firstRetryMs = 500;
 const maxRetries = 6;
 /** Packets in one go; then other work of the process gets its turn. */
@@ -88,7 +87,6 @@ export class SctpAssociation {
   #dataDeadline = 0;
   #sackDue = false;
   #flushDue = false;
-  #finishing = false;
   /** A stream reset that waits for data before it. */
   #resetAfter: { readonly tsn: number; readonly request: number } | undefined;
 
@@ -111,24 +109,17 @@ export class SctpAssociation {
 
   /** Queues one message; sent in this turn of the event loop, packed with others. */
   send(protocol: number, bytes: Uint8Array): void {
-    if (this.#state.kind !== 'open' || this.#finishing) return;
+    if (this.#state.kind !== 'open') return;
     this.#state.outbound.queue(protocol, bytes);
     if (this.#flushDue) return;
     this.#flushDue = true;
     queueMicrotask(() => this.#flush());
   }
 
-  /** Sends everything queued, then shuts down; `onClosed` tells. The caller sets the limit and aborts. */
-  finish(): void {
-    if (this.#finishing) return;
-    this.#finishing = true;
-    if (this.#state.kind === 'open') this.#shutdownWhenIdle();
-    else this.abort('closed');
-  }
-
-  /** Tells the peer and ends. Idempotent. */
+  /** Sends what the windows allow, tells the peer and ends. Idempotent. */
   abort(reason: string): void {
     if (this.#state.kind === 'closed') return;
+    this.#flush();
     if (this.#peer) this.#sendChunk(ChunkType.abort, empty);
     this.#close(reason);
   }
@@ -181,11 +172,6 @@ export class SctpAssociation {
         break;
       case ChunkType.shutdown:
         this.#shutdown();
-        break;
-      case ChunkType.shutdownAck:
-        if (this.#state.kind !== 'shutdownSent') break;
-        this.#sendChunk(ChunkType.shutdownComplete, empty);
-        this.#close('closed');
         break;
       case ChunkType.reconfig:
         this.#reconfig(chunk.body);
@@ -266,7 +252,7 @@ export class SctpAssociation {
       this.#open();
     }
     const state = this.#state;
-    if (state.kind !== 'open' && state.kind !== 'shutdownSent') return;
+    if (state.kind !== 'open') return;
     // 12 bytes of head and at least one of payload.
     if (body.length <= 12) return;
     this.#sackDue = true;
@@ -299,7 +285,6 @@ export class SctpAssociation {
     const sack = { cumulative: body.readUInt32BE(0), window: body.readUInt32BE(4), gaps };
     if (state.outbound.acknowledge(sack, now)) this.#dataDeadline = now + state.outbound.rtoMs;
     this.#flushSoon();
-    if (this.#finishing) this.#shutdownWhenIdle();
   }
 
   #flushSoon(): void {
@@ -312,9 +297,9 @@ export class SctpAssociation {
   #flush(): void {
     this.#flushDue = false;
     const state = this.#state;
-    if ((state.kind !== 'open' && state.kind !== 'shutdownSent') || !this.#peer) return;
+    if (state.kind !== 'open' || !this.#peer) return;
     const before = this.queuedBytes;
-    const wasWaiting = state.kind === 'open' && state.outbound.waiting;
+    const wasWaiting = state.outbound.waiting;
     const writer = this.#writer;
     const now = this.#options.clock.monotonic();
     for (let packets = 0; packets < burstPackets; packets++) {
@@ -328,7 +313,6 @@ export class SctpAssociation {
       this.#options.send(writer.finish());
       if (packets === burstPackets - 1) this.#flushSoon();
     }
-    if (state.kind !== 'open') return;
     if (!wasWaiting) this.#dataDeadline = now + state.outbound.rtoMs;
     this.#armDataTimer(state.outbound, now);
     if (state.outbound.queuedBytes < before) this.#options.onProgress();
@@ -373,17 +357,7 @@ export class SctpAssociation {
 
   // The end
 
-  #shutdownWhenIdle(): void {
-    if (this.#state.kind !== 'open' || !this.#state.outbound.idle) return;
-    const { inbound } = this.#state;
-    this.#state = { kind: 'shutdownSent', inbound };
-    this.#sendRepeatedly(() => {
-      const body = Buffer.alloc(4);
-      body.writeUInt32BE(inbound.cumulative);
-      this.#sendChunk(ChunkType.shutdown, body);
-    });
-  }
-
+  /** Only a peer of another make shuts down; ours agree on the end inside the channel. */
   #shutdown(): void {
     if (!this.#peer) return;
     this.#sendChunk(ChunkType.shutdownAck, empty);

@@ -228,14 +228,20 @@ describe('an SCTP association', () => {
     assert.ok(most > 10_000 && most < 22_000, `${most}`);
   });
 
-  it('sends everything queued before it shuts down', async () => {
+  it('ends when a peer of another make shuts down, and answers it', async () => {
     const line = await new Line().connect();
-    for (let i = 0; i < 48; i++) line.a.association.send(53, patterned(65_536, i));
-    line.a.association.finish();
-    await line.settle();
-    assert.equal(line.b.messages.length, 48);
-    assert.equal(line.a.closed, 'closed');
+    line.b.association.receive(packetOf(line.tagOf('b'), chunkOf(7, 0, 8, Buffer.alloc(4))));
     assert.match(String(line.b.closed), /peer closed/);
+    assert.equal(parsePacket(line.packets.at(-1)?.bytes ?? Buffer.alloc(0))?.chunks[0]?.type, 8);
+  });
+
+  it('sends what it still may before it aborts', async () => {
+    const line = await new Line().connect();
+    line.a.association.send(53, patterned(3000, 1));
+    line.a.association.abort('done');
+    await line.settle();
+    assertSame(line.b.messages, [patterned(3000, 1)]);
+    assert.match(String(line.b.closed), /aborted/);
     assert.equal(line.clock.pendingTimers, 0);
   });
 

@@ -189,7 +189,7 @@ class WeriftConnection implements PeerConnection {
     for (const candidate of [...remote.candidates, ...this.#early.splice(0)])
       if (this.#options.loopback !== false || !isLoopback(candidate.address))
         ice?.addRemoteCandidate(candidate);
-    ice?.start({ username: remote.iceUfrag, password: remote.icePassword, lite: false });
+    ice?.start({ username: remote.iceUfrag, password: remote.icePassword });
   }
 
   #createSctp(dtls: DtlsSession, remote: Description): void {
