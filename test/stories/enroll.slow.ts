@@ -12,18 +12,18 @@ interface DeviceRow {
 
 for (const engines of enginePairs) {
   describe(`a second device (${engines.join(' and ')})`, () => {
-    test('enrolls with a token, appears in the list of the first within seconds, and answers a ping', async (t) => {
+    test('enrolls with a token, appears in the list of the first within two seconds, and answers a ping', async (t) => {
       await using laptop = await CocoonProcess.start({
         command: 'up',
         args: ['--port', '0', '--gateway-port', '0', '--name', 'laptop', '--no-web'],
         engine: engines[0],
       });
-      const began = Date.now();
       await using server = await enroll(laptop, { name: 'server', engine: engines[1] });
+      const began = Date.now();
       await sees(laptop, 'server');
       const took = Date.now() - began;
-      t.diagnostic(`from starting the process to being listed: ${took} ms`);
-      assert.ok(took < 20_000);
+      t.diagnostic(`from being enrolled to being listed: ${took} ms`);
+      assert.ok(took < 2_000);
       const pings = await laptop.command(['ping', 'server', '--count', '3', '--json']);
       assert.equal(pings.code, 0, pings.stderr);
       const lines = pings.stdout
