@@ -97,6 +97,26 @@ describe('an introduction', () => {
     assert.equal(run.server.counters.signals, limits.maxSignalsPerIntroduction);
   });
 
+  test('carries one offer of the side that asked and one answer of the other', async () => {
+    await using run = await startTestServer();
+    const { a, b, jti } = await introduced(run);
+    const offer = { kind: 'offer', sdp: 'the offer' } as const;
+    const answer = { kind: 'answer', sdp: 'the answer' } as const;
+    for (const [peer, wrong] of [
+      [a, answer],
+      [b, offer],
+    ] as const)
+      peer.send({ type: 'signal', jti, payload: wrong });
+    for (let i = 0; i < 2; i++) {
+      a.send({ type: 'signal', jti, payload: offer });
+      b.send({ type: 'signal', jti, payload: answer });
+    }
+    assert.deepEqual((await b.next('signal')).payload, offer);
+    assert.deepEqual((await a.next('signal')).payload, answer);
+    await a.quiet();
+    await b.quiet();
+  });
+
   test('carries signals as long as its ticket lives', async () => {
     await using run = await startTestServer();
     const { a, b, jti } = await introduced(run);

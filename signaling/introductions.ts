@@ -13,6 +13,8 @@ interface Introduction {
   readonly offerer: string;
   readonly answerer: string;
   readonly end: Timer;
+  /** Descriptions that have passed. */
+  readonly described: Set<'offer' | 'answer'>;
   signals: number;
 }
 
@@ -74,11 +76,16 @@ export class Introductions {
     const introduction = this.#live.get(jti);
     const to = introduction && otherSide(introduction, from);
     const receiver = to === undefined ? null : presence.find(from.owner, to);
-    if (!introduction || !receiver || introduction.signals >= limits.maxSignalsPerIntroduction) {
+    const passes =
+      introduction &&
+      introduction.signals < limits.maxSignalsPerIntroduction &&
+      isDue(introduction, from, payload);
+    if (!receiver || !passes) {
       metrics.signals.inc({ result: 'dropped' });
       return;
     }
     introduction.signals++;
+    if (payload.kind === 'offer' || payload.kind === 'answer') introduction.described.add(payload.kind);
     metrics.relayed(bytesIn, receiver.connection.send({ type: 'signal', jti, payload }));
   }
 
@@ -117,12 +124,25 @@ export class Introductions {
 
   #remember(jti: string, asker: OnlinePeer, answerer: OnlinePeer): void {
     const end = this.#options.clock.after(limits.ticketLifetimeMs, () => void this.#live.delete(jti));
-    this.#live.set(jti, { offerer: asker.peerId, answerer: answerer.peerId, end, signals: 0 });
+    this.#live.set(jti, {
+      offerer: asker.peerId,
+      answerer: answerer.peerId,
+      end,
+      described: new Set(),
+      signals: 0,
+    });
   }
 }
 
 function hasEnded({ membership: { expires } }: OnlinePeer, nowSeconds: number): boolean {
   return expires !== null && expires <= nowSeconds;
+}
+
+/** Descriptions are the large ones: each side makes one, once. Nothing else goes through here in quantity. */
+function isDue(introduction: Introduction, from: OnlinePeer, { kind }: SignalPayload): boolean {
+  if (kind !== 'offer' && kind !== 'answer') return true;
+  const maker = kind === 'offer' ? introduction.offerer : introduction.answerer;
+  return from.peerId === maker && !introduction.described.has(kind);
 }
 
 function otherSide({ offerer, answerer }: Introduction, from: OnlinePeer): string | undefined {

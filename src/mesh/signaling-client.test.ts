@@ -196,6 +196,17 @@ test('a server that says goodbye is left alone for as long as it asks', async ()
   all.client.close();
 });
 
+test('a server that asks to be left alone for good is asked again after minutes', async () => {
+  const all = harness();
+  const socket = await signIn(all);
+  socket.say({ type: 'goodbye', retry_after_ms: 1e15 });
+  socket.events.closed(1001, 'going away');
+  const count = all.sockets.length;
+  all.clock.step(5 * 60_000);
+  assert.equal(all.sockets.length, count + 1);
+  all.client.close();
+});
+
 test('a server that says nothing is given up, during sign-in and after', async () => {
   const all = harness();
   all.client.start();

@@ -323,7 +323,8 @@ export class SignalingClient {
       this.#become({ state: 'refused', code: error.code, message: error.message });
       return;
     }
-    const delayMs = Math.max(attempt.retryAfterMs ?? 0, backoffMs(this.#failures++, this.#options.random()));
+    const asked = Math.min(attempt.retryAfterMs ?? 0, longestRetryAfterMs);
+    const delayMs = Math.max(asked, backoffMs(this.#failures++, this.#options.random()));
     this.#become({
       state: 'waiting',
       code: error?.code ?? 'signaling_unreachable',
@@ -343,6 +344,9 @@ export class SignalingClient {
     this.send({ type: 'ping', id: 0 });
   }
 }
+
+/** Whoever answered once for signaling does not keep us away from it for good. */
+const longestRetryAfterMs = 5 * 60_000;
 
 /** A welcome lists every device with its chain; an owner with hundreds of devices still signs in. */
 const maxServerMessageBytes = 8 * 1024 * 1024;
