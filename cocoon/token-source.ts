@@ -4,6 +4,11 @@ import { readFile } from 'node:fs/promises';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 
 const maxBytes = 64 * 1024;
+/** What Ctrl-C sends while the terminal hands over every key. */
+const interrupt = '\u0003';
+/** What Ctrl-D sends. */
+const endOfInput = '\u0004';
+const lineEnd = /[\r\n]/;
 
 export interface SecretText {
   readonly text: string;
@@ -16,28 +21,57 @@ export async function readSecretArgument(
   argument: string,
   input: NodeJS.ReadStream = process.stdin,
 ): Promise<SecretText> {
-  if (argument === '-') return { text: await readAll(input), exposed: false };
-  if (argument.startsWith('@')) return { text: await readText(argument.slice(1)), exposed: false };
-  return { text: argument.trim(), exposed: true };
+  if (argument === '-') return { text: joined(await readAll(input)), exposed: false };
+  if (argument.startsWith('@')) return { text: joined(await readText(argument.slice(1))), exposed: false };
+  return { text: joined(argument), exposed: true };
+}
+
+/** Mail and terminals break long lines; a token has no white space of its own. */
+function joined(text: string): string {
+  return text.replace(/\s+/g, '');
 }
 
 async function readText(path: string): Promise<string> {
   try {
-    return (await readFile(path, 'utf8')).trim();
+    return await readFile(path, 'utf8');
   } catch (cause) {
     throw new MeshError('usage', `The file ${path} cannot be read`, { cause });
   }
 }
 
-/** To the end, or to the end of a line that somebody pastes into a terminal. */
+/** To the end, or on a terminal to the end of the line that somebody pastes. */
 async function readAll(input: NodeJS.ReadStream): Promise<string> {
+  if (input.isTTY) return readPasted(input);
   let text = '';
   input.setEncoding('utf8');
-  for await (const chunk of input) {
-    text += String(chunk);
-    if (text.length > maxBytes)
-      throw new MeshError('usage', 'What came from stdin is too long to be a token');
-    if (input.isTTY && text.includes('\n')) break;
+  for await (const chunk of input) text = within(text + String(chunk));
+  return text;
+}
+
+/**
+ * A line of any length: a terminal that edits lines itself cuts them at 1,024 (macOS) or 4,095 bytes (Linux), which
+ * is less than a token may have. Nothing is echoed either, so that the token does not stay on the screen.
+ */
+async function readPasted(input: NodeJS.ReadStream): Promise<string> {
+  process.stderr.write('Paste the token and press Enter: ');
+  let text = '';
+  input.setEncoding('utf8');
+  input.setRawMode(true);
+  try {
+    for await (const chunk of input) {
+      text = within(text + String(chunk).replaceAll(endOfInput, '\n'));
+      if (text.includes(interrupt)) throw new MeshError('cancelled');
+      if (lineEnd.test(text)) break;
+    }
+  } finally {
+    input.setRawMode(false);
+    process.stderr.write('\n');
   }
-  return text.trim();
+  return text.split(lineEnd)[0] ?? '';
+}
+
+/** @throws MeshError usage */
+function within(text: string): string {
+  if (text.length > maxBytes) throw new MeshError('usage', 'What came from stdin is too long to be a token');
+  return text;
 }
