@@ -12,6 +12,7 @@ const storeName = 'self';
 
 export class BrowserStore implements MeshStore {
   readonly #database: IDBDatabase;
+  #passedOver = false;
 
   constructor(database: IDBDatabase) {
     this.#database = database;
@@ -33,6 +34,7 @@ export class BrowserStore implements MeshStore {
   }
 
   async loadMembership(): Promise<MembershipProof | null> {
+    if (this.#passedOver) return null;
     const kept = await this.#get<unknown>('membership');
     return kept === undefined ? null : check(membershipProofSchema, kept);
   }
@@ -41,9 +43,9 @@ export class BrowserStore implements MeshStore {
     await this.#put('membership', membership);
   }
 
-  /** A membership that ended: the next sign-in link makes a new one. */
-  async forgetMembership(): Promise<void> {
-    await this.#put('membership', undefined);
+  /** For this visit: a sign-in link makes a new membership. Until it has, the old one stays for the next visit. */
+  passOverMembership(): void {
+    this.#passedOver = true;
   }
 
   async loadPins(): Promise<Record<string, string>> {

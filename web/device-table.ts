@@ -8,20 +8,17 @@ export interface DeviceActions {
 }
 
 export class DeviceTable {
-  readonly #table: HTMLTableElement;
   readonly #body: HTMLTableSectionElement;
   readonly #actions: DeviceActions;
   /** Last round trip by PeerId; survives redrawing. */
   readonly #pings = new Map<string, string>();
 
   constructor(table: HTMLTableElement, actions: DeviceActions) {
-    this.#table = table;
     this.#body = table.tBodies[0] ?? table.createTBody();
     this.#actions = actions;
   }
 
   show(devices: readonly Device[]): void {
-    this.#table.hidden = false;
     this.#body.replaceChildren(...devices.map((device) => this.#row(device)));
   }
 

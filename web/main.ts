@@ -23,6 +23,9 @@ function element<T extends HTMLElement>(id: string, kind: new () => T): T {
   return found;
 }
 
+/** A link that does not work any more must not sign out a browser that was signed in before. */
+let fallsBack = false;
+
 const status = element('status', HTMLParagraphElement);
 
 function say(text: string, state: 'ok' | 'problem' = 'ok'): void {
@@ -49,9 +52,12 @@ function signalingUrl(): string {
 
 async function join(store: BrowserStore): Promise<Mesh> {
   const token = await takeToken();
-  // A fresh link replaces what an older one left: the old membership may have ended.
-  if (token) await store.forgetMembership();
-  else if (!(await store.loadMembership()))
+  const member = (await store.loadMembership()) !== null;
+  if (token) {
+    // A fresh link replaces what an older one left: the old membership may have ended.
+    store.passOverMembership();
+    fallsBack = member;
+  } else if (!member)
     throw new MeshError('unauthorized', 'This browser is not a device of your mesh yet', {
       hint: 'Run `cocoon open` on one of your devices for a sign-in link.',
     });
@@ -69,15 +75,25 @@ async function join(store: BrowserStore): Promise<Mesh> {
   });
 }
 
+/** What only a device of the mesh can say of itself is shown to nobody else. */
+function showMember(member: boolean): void {
+  element('explain', HTMLParagraphElement).hidden = !member;
+  element('devices', HTMLTableElement).hidden = !member;
+}
+
 function showSignaling(state: SignalingState): void {
   switch (state.state) {
     case 'connecting':
       return say('Connecting…');
     case 'connected':
+      showMember(true);
       return say('Connected');
     case 'waiting':
       return say(`${state.message}. Trying again…`, 'problem');
     case 'refused':
+      // Without the link, which the address has forgotten, the older membership signs in.
+      if (fallsBack) return location.reload();
+      showMember(false);
       return sayError(new MeshError(state.code, state.message));
     case 'closed':
       return say('Closed', 'problem');
@@ -113,7 +129,31 @@ async function open(mesh: Mesh, device: Device, service: string): Promise<void> 
   }
 }
 
+/**
+ * One tab at a time is the device, because two of one key would sign each other out: the newest one, for somebody
+ * just opened it. The signal tells when a newer one came.
+ */
+async function takeOver(): Promise<AbortSignal> {
+  const replaced = new AbortController();
+  const { promise: taken, resolve } = Promise.withResolvers<void>();
+  navigator.locks
+    .request('cocoon', { steal: true }, async () => {
+      resolve();
+      await new Promise<never>(() => undefined);
+    })
+    .catch(() => replaced.abort());
+  await taken;
+  return replaced.signal;
+}
+
+async function leaveToNewerTab(mesh: Mesh): Promise<void> {
+  await mesh.close();
+  showMember(false);
+  say('Another tab of this browser is the device now. Reload to use this one.', 'problem');
+}
+
 async function main(): Promise<void> {
+  const replaced = await takeOver();
   const mesh = await join(await BrowserStore.open());
   const table = new DeviceTable(element('devices', HTMLTableElement), {
     ping: (device) => ping(mesh, device),
@@ -126,7 +166,9 @@ async function main(): Promise<void> {
   window.addEventListener('pageshow', (event: PageTransitionEvent) => {
     if (event.persisted) location.reload();
   });
-  mesh.start();
+  replaced.addEventListener('abort', () => void leaveToNewerTab(mesh));
+  if (replaced.aborted) await leaveToNewerTab(mesh);
+  else mesh.start();
 }
 
 main().catch(sayError);
