@@ -9,10 +9,10 @@ import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 const maxKeyFileBytes = 64 * 1024;
 
 /**
- * The text of a key file, or null when there is none.
+ * The text of a key file, or null when there is none. `replacing` says how to come to another one.
  * @throws MeshError key_exposed | key_unreadable | key_corrupt
  */
-export async function readKeyFile(path: string): Promise<string | null> {
+export async function readKeyFile(path: string, replacing = 'make a new identity'): Promise<string | null> {
   let file;
   try {
     file = await open(path, 'r');
@@ -25,7 +25,7 @@ export async function readKeyFile(path: string): Promise<string | null> {
     const { mode, size } = await file.stat();
     if (process.platform !== 'win32' && (mode & 0o077) !== 0)
       throw new MeshError('key_exposed', `${path} can be read by others`, {
-        hint: `Run chmod 600 ${path}. If others may have read it, make a new identity.`,
+        hint: `Run chmod 600 ${path}. If others may have read it, ${replacing}.`,
       });
     if (size > maxKeyFileBytes) throw new MeshError('key_corrupt', `${path} does not hold a key`);
     return (await file.readFile('utf8')).trim();

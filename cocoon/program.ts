@@ -122,5 +122,7 @@ export function createProgram(environment: Environment): Command {
 export function usageError(thrown: CommanderError): MeshError | null {
   if (thrown.exitCode === 0) return null;
   if (thrown.code === 'commander.help') return new MeshError('usage', 'A command is needed');
-  return new MeshError('usage', thrown.message.replace(/^error: /, ''), { hint: 'See cocoon --help.' });
+  return new MeshError('usage', thrown.message.replace(/^error: /, '').replaceAll('\n', ' '), {
+    hint: 'See cocoon --help.',
+  });
 }

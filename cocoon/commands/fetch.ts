@@ -48,7 +48,7 @@ export async function fetchCommand(
   const path = proxyPath(target);
   const client = new ControlClient(home);
   const body = await bodyOf(options.data);
-  const method = options.request ?? (body === null ? 'GET' : 'POST');
+  const method = methodOf(options.request ?? (body === null ? 'GET' : 'POST'));
   const request = await client.open(path, { method, headers: headerFields(options.header ?? [], body) });
   // What goes wrong with the body is seen in the answer, or in that there is none.
   sendBody(request, body).catch(() => undefined);
@@ -57,6 +57,14 @@ export async function fetchCommand(
   // A service may answer before the body is out; then the answer counts, and nobody waits for the rest.
   if (!request.writableFinished) request.destroy();
   if (options.fail && (response.statusCode ?? 0) >= 400) process.exitCode = 1;
+}
+
+/** @throws MeshError usage | method_not_allowed */
+function methodOf(method: string): string {
+  if (/^(connect|trace)$/i.test(method)) throw new MeshError('method_not_allowed');
+  if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(method))
+    throw new MeshError('usage', `${JSON.stringify(method)} is not a method`);
+  return method;
 }
 
 /** `server/files/a b` → `/proxy/server/files/a%20b`: what is no character of a path is escaped, the rest stays. */

@@ -8,7 +8,7 @@ const tokenBytes = 32;
 
 /** @throws MeshError key_exposed | key_unreadable | key_corrupt | storage_failed */
 export async function openGatewayToken(path: string): Promise<string> {
-  const stored = await readKeyFile(path);
+  const stored = await readKeyFile(path, 'remove it: a new one is made at the next start');
   if (stored !== null) return checked(stored, path);
   const token = toBase64Url(randomBytes(tokenBytes));
   await writePrivateFile(path, `${token}\n`);
