@@ -312,7 +312,6 @@ export class Links {
   async #verify(ticket: string, expected: { offerer: string; answerer: string }): Promise<void> {
     const { key, nowSeconds } = this.#options.ticketAuthority();
     const { jti } = await verifyTicket(ticket, key, expected, nowSeconds);
-    if (this.#usedTickets.has(jti)) throw new MeshError('ticket_used');
     if (this.#usedTickets.size >= maxUsedTickets) throw new MeshError('overloaded', 'Too many introductions');
     this.#usedTickets.set(jti, this.#options.clock.monotonic() + 2 * limits.ticketLifetimeMs);
   }
