@@ -49,8 +49,11 @@ export interface DtlsOptions {
 const maxEarlyRecords = 4;
 /** Flights are packed into datagrams of at most this many bytes, which pass every path. */
 const flightDatagramBytes = 1200;
-/** A flight without an answer is sent again after 250 ms, 500 ms, 1 s, …; the connection's deadline ends it. */
-const firstRetryMs = 250;
+/**
+ * A flight without an answer is sent again after 100 ms, 200 ms, 400 ms, …; the connection's deadline ends it. Early,
+ * because libdatachannel as a server loses what comes before it is ready.
+ */
+const firstRetryMs = 100;
 const maxRetryMs = 4000;
 const fatal = 2;
 

@@ -57,6 +57,8 @@ describe('the werift engine on the network', { timeout: 30_000 }, () => {
 
   it('keeps a ClientHello that overtakes the answer to its connectivity check', async () => {
     const engine = await weriftEngine();
+    // Its clock stands still, so that it never sends a message again: a lost one stays lost.
+    const answering = await weriftEngine(new SteppedClock());
     const facing = { offerer: await boundSocket(), answerer: await boundSocket() };
     const ports = { offerer: 0, answerer: 0 };
     const held: Buffer[] = [];
@@ -75,7 +77,7 @@ describe('the werift engine on the network', { timeout: 30_000 }, () => {
         for (const answer of held.splice(0)) facing.offerer.send(answer, ports.offerer, '127.0.0.1');
     });
     try {
-      await using linked = await link(engine, engine, {
+      await using linked = await link(engine, answering, {
         candidate: (line, from) => {
           const candidate = parseCandidate(line);
           if (candidate?.address !== '127.0.0.1') return null;
@@ -85,7 +87,7 @@ describe('the werift engine on the network', { timeout: 30_000 }, () => {
         },
       });
       assert.ok(linked.answerer.writable);
-      assert.equal(hellos, 1, 'the first ClientHello was lost and came again');
+      assert.equal(hellos, 1);
     } finally {
       facing.offerer.close();
       facing.answerer.close();
