@@ -12,7 +12,7 @@ export interface Introduction {
   readonly sdp?: (sdp: string, type: 'offer' | 'answer') => string;
   /** Changes a candidate on its way; null drops it. */
   readonly candidate?: (line: string, from: 'offerer' | 'answerer') => string | null;
-  /** Candidates wait until both descriptions are there, or go ahead of them. */
+  /** Candidates wait until both descriptions are there, or the answerer's go ahead of its answer. */
   readonly candidates?: 'late' | 'early';
 }
 
@@ -66,7 +66,6 @@ export async function introduce(offering: Engine, answering: Engine, how: Introd
   };
   try {
     const offer = await offerer.connection.createOffer();
-    if (how.candidates === 'early') await offerer.gathered;
     const answer = await answerer.connection.acceptOffer(how.sdp?.(offer, 'offer') ?? offer);
     if (how.candidates === 'early') await answerer.gathered;
     await offerer.connection.acceptAnswer(how.sdp?.(answer, 'answer') ?? answer);

@@ -19,7 +19,10 @@ export interface IceServer {
 
 export interface ConnectionOptions {
   readonly iceServers: readonly IceServer[];
-  /** Trickled local candidates (`candidate:…` lines with mid "0"), then null when gathering ends. */
+  /**
+   * Trickled local candidates (`candidate:…` lines with mid "0"), then null when gathering ends. An engine may
+   * keep them until both descriptions are there.
+   */
   readonly onCandidate: (candidate: string | null) => void;
   /** Also gather and accept 127.0.0.1: machines without any other network, and tests. Default true. */
   readonly loopback?: boolean;

@@ -92,6 +92,8 @@ class LibdatachannelConnection implements PeerConnection {
   #received = 0;
   /** Ours, as sent. */
   readonly #sent = new Set<string>();
+  /** Ours, until the descriptions are exchanged. */
+  readonly #untold: (string | null)[] = [];
   /** What still has to report its close. */
   readonly #open = new Set<'channel' | 'connection'>(['connection']);
   readonly #ended = Promise.withResolvers<void>();
@@ -238,6 +240,7 @@ class LibdatachannelConnection implements PeerConnection {
   /** Candidates are only taken from here on: before, the library has no ICE transport and throws. */
   #agree(local: Description, remote: Description): void {
     this.#state = { name: 'agreed', local, remote };
+    for (const line of this.#untold.splice(0)) this.#options.onCandidate(line);
     this.#early.unshift(...remote.candidates.filter((candidate) => this.#usable(candidate)));
     const isServer = local.setup === 'passive' || remote.setup === 'active';
     const wait = isServer ? holdMs.server : holdMs.client;
@@ -276,7 +279,16 @@ class LibdatachannelConnection implements PeerConnection {
     const line = formatCandidate(candidate);
     if (this.#sent.has(line)) return;
     this.#sent.add(line);
-    this.#options.onCandidate(line);
+    this.#tell(line);
+  }
+
+  /**
+   * Ours are told only once theirs is taken: the library starts ICE before it has stored the other side's
+   * fingerprint, and a check that came in between would make DTLS fail.
+   */
+  #tell(line: string | null): void {
+    if (this.#state.name === 'agreed') this.#options.onCandidate(line);
+    else this.#untold.push(line);
   }
 
   /** The end of gathering and the candidates come on different paths; the description knows them all. */
@@ -285,7 +297,7 @@ class LibdatachannelConnection implements PeerConnection {
     const own = this.#native.localDescription();
     for (const line of own?.sdp.split('\r\n') ?? [])
       if (line.startsWith('a=candidate:')) this.#localCandidate(parseCandidate(line));
-    this.#options.onCandidate(null);
+    this.#tell(null);
   }
 
   #stateChanged(state: string): void {
