@@ -29,6 +29,8 @@ export interface DeviceFlags {
 
 export interface DeviceSettings {
   readonly name: string;
+  /** False when the name only comes from the host's: a remembered one is better. */
+  readonly named: boolean;
   readonly location: string | null;
   /** Null: nobody said one, so the token's or the last one counts. */
   readonly signalingUrl: string | null;
@@ -101,6 +103,7 @@ export function deviceSettings(
   const signaling = text(flags.signaling, 'signaling_url');
   return {
     name: name ?? nameFromHost(hostname()),
+    named: name !== undefined,
     location: text(undefined, 'location') ?? null,
     signalingUrl: signaling === undefined ? null : parseSignalingUrl(signaling),
     services: parseServices(list(flags.service, 'services')),

@@ -148,7 +148,11 @@ async function build(
     iceServers: settings.iceServers,
     signalingUrl,
     openSocket: ownSignaling?.openSocket ?? nodeSignalingSocket,
-    self: describeSelf(settings, settings.name, services),
+    self: describeSelf(
+      settings,
+      settings.named ? settings.name : (owners.owners.name ?? settings.name),
+      services,
+    ),
     store: owners,
     ...(ownership.token ? { token: ownership.token } : {}),
     clock,
@@ -157,7 +161,7 @@ async function build(
     load: () => (loadavg()[0] ?? 0) / availableParallelism(),
   });
   parts.defer(() => mesh.close());
-  mesh.on('devices', () => void noteOthers(mesh, owners, log));
+  mesh.on('devices', () => void remember(mesh, owners, log));
 
   const reach = parts.adopt(new Reach(mesh, services, clock), (opened) => opened.close());
   const descriptions = new Descriptions(mesh, services, clock);
@@ -265,11 +269,14 @@ function ownName(mesh: Mesh): string {
   return mesh.devices().find(({ self }) => self)?.name ?? '';
 }
 
-/** From now on no token may replace the owner: somebody else relies on it. */
-async function noteOthers(mesh: Mesh, owners: OwnersFile, log: Log): Promise<void> {
-  if (owners.owners.hasOtherDevices || !mesh.devices().some(({ self }) => !self)) return;
+/**
+ * What the next start needs to know: how this device is called, and that no token may replace its owner any more
+ * because somebody else relies on it.
+ */
+async function remember(mesh: Mesh, owners: OwnersFile, log: Log): Promise<void> {
   try {
-    await owners.noteOtherDevices();
+    if (mesh.signaling.state === 'connected') await owners.noteName(ownName(mesh));
+    if (mesh.devices().some(({ self }) => !self)) await owners.noteOtherDevices();
   } catch (thrown) {
     log('error', 'The owners file could not be written', { error: String(thrown) });
   }

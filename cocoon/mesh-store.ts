@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import type { MeshStore } from '@cocoon-mesh/mesh';
 import type { MembershipProof } from '@cocoon-mesh/protocol';
-import { MeshError, check, membershipProofSchema } from '@cocoon-mesh/protocol';
+import { MeshError, check, membershipProofSchema, namePattern } from '@cocoon-mesh/protocol';
 import { writePrivateFile } from './atomic-file.ts';
 import { isMissing } from './key-file.ts';
 
@@ -21,6 +21,8 @@ interface Owners {
   /** Where this device signed in with its token. */
   readonly signalingUrl: string | null;
   readonly pins: Readonly<Record<string, string>>;
+  /** What this device was called last; null before its first sign-in. */
+  readonly name: string | null;
 }
 
 const nobody: Owners = {
@@ -31,6 +33,7 @@ const nobody: Owners = {
   redeemed: [],
   signalingUrl: null,
   pins: {},
+  name: null,
 };
 
 const keptRedeemed = 100;
@@ -76,6 +79,10 @@ export class OwnersFile implements MeshStore {
   /** This device belongs to an owner it holds the secret of. */
   async belongTo(membership: MembershipProof, selfMade: boolean): Promise<void> {
     await this.#write({ ...this.#owners, membership, selfMade });
+  }
+
+  async noteName(name: string): Promise<void> {
+    if (this.#owners.name !== name) await this.#write({ ...this.#owners, name });
   }
 
   async noteOtherDevices(): Promise<void> {
@@ -134,6 +141,7 @@ function parseOwners(value: unknown): Owners {
     redeemed: texts(owners.redeemed),
     signalingUrl: typeof owners.signalingUrl === 'string' ? owners.signalingUrl : null,
     pins: pinsOf(owners.pins),
+    name: typeof owners.name === 'string' && namePattern.test(owners.name) ? owners.name : null,
   };
 }
 

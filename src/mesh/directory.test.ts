@@ -47,11 +47,12 @@ async function entry(
   };
 }
 
-function directory(pins: Pins = {}) {
+function directory(pins: Pins = {}, self = 'me') {
   const saved: Pins[] = [];
   const rejected: string[] = [];
   const made = new Directory({
     clock,
+    self,
     owner: () => mine.id,
     pins,
     pinned: (next) => saved.push(next),
@@ -130,4 +131,14 @@ test('a taken name gets the first free number, within the length of a name', asy
   assert.equal(made.freeName('laptop', 'me'), 'laptop');
   assert.equal(made.freeName('server', 'me'), 'server-3');
   assert.equal(made.freeName(long, 'me'), `${'x'.repeat(29)}-2`);
+});
+
+test('a device never pins a name to itself, so that it finds the other whose name it wanted', async () => {
+  const [me, other] = [await generateSigningKey(), await generateSigningKey()];
+  const { made } = directory({ server: me.peerId }, me.peerId);
+  await made.apply(await entry(me, 'server'));
+  await made.apply(await entry(other, 'server'));
+  assert.equal(made.freeName('server', me.peerId), 'server-2');
+  await made.apply(await entry(me, 'server-2', { seq: 2 }));
+  assert.equal(made.resolve('server').record.peer_id, other.peerId);
 });

@@ -25,6 +25,8 @@ export type Pins = Readonly<Record<string, string>>;
 
 export interface DirectoryOptions {
   readonly clock: Clock;
+  /** My own PeerId: listed like the others, but never pinned, for I may have to take another name. */
+  readonly self: string;
   /** My owner, or null before there is one: then nobody is believed. */
   readonly owner: () => string | null;
   readonly pins: Pins;
@@ -39,7 +41,7 @@ export class Directory {
 
   constructor(options: DirectoryOptions) {
     this.#options = options;
-    this.#pins = new Map(Object.entries(options.pins));
+    this.#pins = new Map(Object.entries(options.pins).filter(([, peerId]) => peerId !== options.self));
   }
 
   get(peerId: string): KnownDevice | undefined {
@@ -139,7 +141,7 @@ export class Directory {
   }
 
   #pin(record: DeviceRecord): void {
-    if (this.#pins.get(record.name) === record.peer_id || this.#pins.has(record.name)) return;
+    if (record.peer_id === this.#options.self || this.#pins.has(record.name)) return;
     // A device that took another name gives its old one free.
     for (const [name, peerId] of this.#pins) if (peerId === record.peer_id) this.#pins.delete(name);
     this.#pins.set(record.name, record.peer_id);

@@ -87,6 +87,7 @@ class PeerMesh implements Mesh {
     this.#self = options.self;
     this.#directory = new Directory({
       clock: options.clock,
+      self: options.key.peerId,
       owner: () => this.#owner,
       pins,
       pinned: (next) => void this.#save(options.store.savePins({ ...next })),
