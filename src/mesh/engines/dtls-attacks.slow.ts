@@ -5,9 +5,15 @@ import { fileURLToPath } from 'node:url';
 import { MeshError } from '@cocoon-mesh/protocol';
 import { listen, openSide } from '../engine-pair.contract.ts';
 import type { Engine, PeerConnection } from '../engine.ts';
-import { StockPeer, attackerWerift, attacks, freshCertificate, stolenCertificate } from './dtls-attacks.ts';
-import type { Attack } from './dtls-attacks.ts';
-import type { Outcome } from './dtls-attacks-run.ts';
+import {
+  StockPeer,
+  attackerWerift,
+  attacks,
+  freshCertificate,
+  stolenCertificate,
+} from './dtls-attacks.contract.node.ts';
+import type { Attack } from './dtls-attacks.contract.node.ts';
+import type { Outcome } from './dtls-attacks-run.contract.node.ts';
 import { libdatachannelEngine } from './libdatachannel.node.ts';
 import type { DtlsRole } from './werift-handshake.node.ts';
 import { weriftEngine } from './werift.node.ts';
@@ -114,7 +120,7 @@ function attackInProcess(
   attack: string,
   role: DtlsRole,
 ): Promise<Outcome | null> {
-  const program = fileURLToPath(new URL('./dtls-attacks-run.ts', import.meta.url));
+  const program = fileURLToPath(new URL('./dtls-attacks-run.contract.node.ts', import.meta.url));
   return new Promise((resolve, reject) => {
     execFile(process.execPath, [program, victim, attack, role], { timeout: hangMs }, (error, stdout) => {
       if (stdout !== '') resolve(JSON.parse(stdout) as Outcome);

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { X509Certificate, createHash } from 'node:crypto';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
-import { attackerWerift, bendToSendEarlyData, freshCertificate, stockPart } from './dtls-attacks.ts';
+import {
+  attackerWerift,
+  bendToSendEarlyData,
+  freshCertificate,
+  stockPart,
+} from './dtls-attacks.contract.node.ts';
 import { loadWerift } from './werift-build.node.ts';
 import type { Werift } from './werift-build.node.ts';
 import { DtlsSession } from './werift-dtls.node.ts';

@@ -8,7 +8,7 @@ import { MeshError, limits } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { link, openSide } from '../engine-pair.contract.ts';
 import { formatCandidate, parseCandidate, parseDescription } from '../sdp.ts';
-import { stockPart } from './dtls-attacks.ts';
+import { stockPart } from './dtls-attacks.contract.node.ts';
 import { weriftEngine } from './werift.node.ts';
 
 const never = new AbortController().signal;

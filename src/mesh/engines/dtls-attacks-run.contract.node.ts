@@ -7,8 +7,14 @@
 import { createSocket } from 'node:dgram';
 import { openSide } from '../engine-pair.contract.ts';
 import { parseCandidate } from '../sdp.ts';
-import { StockPeer, attackerWerift, attacks, freshCertificate, stolenCertificate } from './dtls-attacks.ts';
-import type { StockWerift } from './dtls-attacks.ts';
+import {
+  StockPeer,
+  attackerWerift,
+  attacks,
+  freshCertificate,
+  stolenCertificate,
+} from './dtls-attacks.contract.node.ts';
+import type { StockWerift } from './dtls-attacks.contract.node.ts';
 import { checksum } from './werift-sctp-packet.node.ts';
 import type { DtlsRole } from './werift-handshake.node.ts';
 import { weriftEngine } from './werift.node.ts';
