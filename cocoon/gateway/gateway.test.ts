@@ -33,6 +33,8 @@ let origin: Server;
 let gateway: Gateway;
 let services: Services;
 let seen: Seen[] = [];
+/** Fields that the service's answers have besides those that they always have. */
+let answered: string[] = [];
 
 /** A device that knows nobody but itself: its own services go the whole way, only no session lies in between. */
 function lonelyMesh(): Mesh {
@@ -94,6 +96,7 @@ before(async () => {
       'whatever',
       'Content-Security-Policy',
       "default-src 'self'",
+      ...answered,
     ]);
     response.end('hello');
   });
@@ -136,6 +139,7 @@ after(async () => {
 
 beforeEach(() => {
   seen = [];
+  answered = [];
 });
 
 async function ask(
@@ -311,6 +315,48 @@ describe('the gateway', () => {
     );
   });
 
+  test('keeps a client that follows a path of the service at the service', async () => {
+    const { port } = origin.address() as AddressInfo;
+    for (const [sent, received] of [
+      ['/', '/proxy/laptop/web/'],
+      ['/after?a=/b#c', '/proxy/laptop/web/after?a=/b#c'],
+      ['/a//b%2F', '/proxy/laptop/web/a//b%2F'],
+      ['/.hidden/a..b?up=/../', '/proxy/laptop/web/.hidden/a..b?up=/../'],
+      [`http://localhost:${port}/after`, '/proxy/laptop/web/after'],
+      [`http://localhost:${port}//after`, '/proxy/laptop/web//after'],
+    ] as const) {
+      answered = ['Location', sent, 'content-location', sent, 'X-Location', sent];
+      const { headers } = await ask('/proxy/laptop/web/x', bearer);
+      assert.equal(headers.location, received);
+      assert.equal(headers['content-location'], received);
+      assert.equal(headers['x-location'], sent);
+    }
+  });
+
+  test('lets no path of a service lead a client that follows it to another service', async () => {
+    for (const path of [
+      '/../other/',
+      '/a/../../../../cocoons',
+      '/%2e%2E/other/',
+      '/..\\other/',
+      '/.\t./other/',
+    ]) {
+      answered = ['Location', path];
+      const { location = '' } = (await ask('/proxy/laptop/web/x', bearer)).headers;
+      const followed = new URL(location, `http://127.0.0.1:${gateway.port}/proxy/laptop/web/x`);
+      assert.ok(followed.pathname.startsWith('/proxy/laptop/web/'), `${path} led to ${followed.href}`);
+    }
+  });
+
+  test('leaves a Location that is no path of the service as it is', async () => {
+    for (const location of ['//cdn.example/a', 'https://login.example/', 'next', '../up', '?page=2', '#a']) {
+      answered = ['Location', location, 'Content-Location', location];
+      const { headers } = await ask('/proxy/laptop/web/x', bearer);
+      assert.equal(headers.location, location);
+      assert.equal(headers['content-location'], location);
+    }
+  });
+
   test('upgrades a connection for whoever may, and for nobody else', async () => {
     const upgrade = { connection: 'Upgrade', upgrade: 'echo' };
     assert.equal((await ask('/proxy/laptop/web/', { ...upgrade, ...bearer })).status, 101);
@@ -377,6 +423,15 @@ describe('an origin of a service', () => {
     assert.match(fieldsSeen(), /a=1; {2}?b=2|a=1; b=2/);
     assert.deepEqual(headers['set-cookie'], ['own=1; Path=/']);
     assert.equal(headers['content-security-policy'], "default-src 'self'");
+  });
+
+  test('has the paths of the service, so a Location that is one stays as it is', async () => {
+    const { host, cookie } = await signIn();
+    const { port } = origin.address() as AddressInfo;
+    for (const location of ['/after?a#b', `http://127.0.0.1:${port}/after?a#b`]) {
+      answered = ['Location', location];
+      assert.equal((await ask('/', { host, cookie })).headers.location, '/after?a#b');
+    }
   });
 
   test('takes what changes something, and WebSockets, only from pages of its own', async () => {

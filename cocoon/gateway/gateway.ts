@@ -23,7 +23,7 @@ import { Guard } from './guard.ts';
 import type { Site } from './guard.ts';
 import { Metrics } from './metrics.ts';
 import type { PassOptions, ProxyTarget } from './proxy-route.ts';
-import { passRequest, passUpgrade, proxyTarget } from './proxy-route.ts';
+import { passRequest, passUpgrade, proxyTarget, withRoutePrefix } from './proxy-route.ts';
 
 export interface GatewayOptions {
   /** 0 takes a free one. */
@@ -125,7 +125,9 @@ export class Gateway {
     const headers = this.#guard.authorize(request.rawHeaders);
     const target = proxyTarget(url);
     if (target) {
-      this.#metrics.requestEnded(await passRequest(request, response, target, this.#proxied(headers)));
+      this.#metrics.requestEnded(
+        await passRequest(request, response, target, this.#proxied(headers, target)),
+      );
       return;
     }
     if (method === 'TRACE') throw new MeshError('method_not_allowed');
@@ -194,7 +196,7 @@ export class Gateway {
     const headers = this.#guard.authorize(request.rawHeaders);
     const target = proxyTarget(request.url ?? '');
     if (!target) throw new MeshError('not_found');
-    return { target, options: this.#proxied(headers) };
+    return { target, options: this.#proxied(headers, target) };
   }
 
   #appTarget(
@@ -211,9 +213,10 @@ export class Gateway {
     };
   }
 
-  #proxied(headers: RawHeaders): PassOptions {
+  #proxied(headers: RawHeaders, target: ProxyTarget): PassOptions {
     const { reach, clock } = this.#options;
-    return { reach, clock, headers, responseHeaders: inSandbox };
+    const responseHeaders = (answered: RawHeaders) => withRoutePrefix(inSandbox(answered), target);
+    return { reach, clock, headers, responseHeaders };
   }
 }
 

@@ -9,7 +9,7 @@ import type { Device } from '@cocoon-mesh/mesh';
 import type { Clock, RawHeaders } from '@cocoon-mesh/protocol';
 import { MeshError, httpProtocol, toMeshError } from '@cocoon-mesh/protocol';
 import type { ProxyOptions, ProxyOutcome } from '@cocoon-mesh/proxy/index.node.ts';
-import { answerError, proxyHttp, proxyUpgrade } from '@cocoon-mesh/proxy/index.node.ts';
+import { answerError, mapLocations, proxyHttp, proxyUpgrade } from '@cocoon-mesh/proxy/index.node.ts';
 import type { Reach } from '../reach.ts';
 
 export interface ProxyTarget {
@@ -25,6 +25,26 @@ const pattern = /^\/proxy\/([^/?]+)\/([^/?]+)(\/[^?]*)?(\?.*)?$/;
 export function proxyTarget(url: string): ProxyTarget | null {
   const [, device, service, path = '/', query = ''] = pattern.exec(url) ?? [];
   return device === undefined || service === undefined ? null : { device, service, target: path + query };
+}
+
+/**
+ * A service's own paths as paths of this route, so that a client that follows one stays at the service. For the
+ * route alone: on an origin of its own a service's paths are right as they are.
+ */
+export function withRoutePrefix(headers: RawHeaders, { device, service }: ProxyTarget): string[] {
+  return mapLocations(headers, (location) =>
+    /^\/(?!\/)/.test(location) ? `/proxy/${device}/${service}${withoutDotSegments(location)}` : location,
+  );
+}
+
+/** What clients read as a dot segment, or read as other than it is written: tabs vanish, backslashes are slashes. */
+const dotSegment = /^[^?#]*(?:\/(?:\.|%2e){1,2}(?:[/?#]|$)|[\t\\])/i;
+
+/** `..` stops at the root of a service; behind the prefix it would lead out of it. Other paths stay byte for byte. */
+function withoutDotSegments(path: string): string {
+  if (!dotSegment.test(path)) return path;
+  const { pathname, search, hash } = new URL(`http://service.invalid${path}`);
+  return pathname + search + hash;
 }
 
 export interface PassOptions {

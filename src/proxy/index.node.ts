@@ -8,5 +8,6 @@ export type { ServeHttpOptions } from './serve-http.node.ts';
 export { serveHttp } from './serve-http.node.ts';
 export type { ServiceTarget } from './service-connections.node.ts';
 export { ServiceConnections } from './service-connections.node.ts';
+export { mapLocations } from './service-location.node.ts';
 export type { ForwardTcpOptions, ServeTcpOptions } from './tcp.node.ts';
 export { forwardTcp, serveTcp, tcpServerOptions } from './tcp.node.ts';

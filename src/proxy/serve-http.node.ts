@@ -34,6 +34,7 @@ import {
   type ServiceTarget,
 } from './service-connections.node.ts';
 import { serviceHeaders } from './service-headers.ts';
+import { withOwnPaths } from './service-location.node.ts';
 import { pipeSocket } from './socket-pipe.node.ts';
 
 export interface ServeHttpOptions {
@@ -250,7 +251,7 @@ class ServiceExchange {
     this.#sendHead({
       status: message.statusCode ?? 0,
       reason: message.statusMessage ?? '',
-      headers: endToEnd(message.rawHeaders),
+      headers: this.#headers(message),
     });
     await sendBody(message, this.#sender);
   }
@@ -261,7 +262,7 @@ class ServiceExchange {
     try {
       if (this.#head.upgrade === undefined) throw new MeshError('bad_gateway');
       const upgrade = fieldValues(message.rawHeaders, 'upgrade')[0] ?? this.#head.upgrade;
-      const headers = endToEnd(message.rawHeaders);
+      const headers = this.#headers(message);
       this.#sendHead({ status: 101, reason: message.statusMessage ?? '', headers, upgrade });
     } catch (thrown) {
       socket.destroy();
@@ -272,6 +273,10 @@ class ServiceExchange {
       const record = await this.#requests.next();
       return record?.kind === 'raw' ? record.bytes : null;
     });
+  }
+
+  #headers(message: IncomingMessage): string[] {
+    return withOwnPaths(endToEnd(message.rawHeaders), this.#target);
   }
 
   #sendHead(head: ResponseHead): void {
