@@ -66,6 +66,8 @@ export interface SessionStats {
 const noHeader = new Uint8Array(0);
 /** After this much in one turn, sockets and timers have theirs. */
 const turnBytes = 256 * 1024;
+/** In steps of `pingAfterMs`: still two questions before the other side is called dead. */
+const secondAskerPatience = 1.5;
 /** Left free in every message for what wraps a carrier, so that a frame fits any carrier it may move to. */
 const wrappingBytes = 512;
 
@@ -167,10 +169,17 @@ export class Session {
       goaway: (code) => this.#apply({ type: 'peer-goaway', code }),
       wake: () => this.#wake(),
     });
-    this.#heartbeat = new Heartbeat(this.#clock, this.#limits, {
-      ping: () => this.#pings.heartbeat(),
-      dead: () => this.#apply({ type: 'silent', silentMs: this.#limits.deadAfterMs }),
-    });
+    // One side asks before the other would: its question tells that one, too, that all is well.
+    const patience = options.localPeer < options.remotePeer ? 1 : secondAskerPatience;
+    const { pingAfterMs, deadAfterMs } = this.#limits;
+    this.#heartbeat = new Heartbeat(
+      this.#clock,
+      { pingAfterMs: pingAfterMs * patience, deadAfterMs },
+      {
+        ping: () => this.#pings.heartbeat(),
+        dead: () => this.#apply({ type: 'silent', silentMs: this.#limits.deadAfterMs }),
+      },
+    );
     this.#start();
   }
 
