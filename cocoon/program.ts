@@ -23,12 +23,14 @@ import * as up from './commands/up.ts';
 import * as version from './commands/version.ts';
 import type { Environment } from './environment.ts';
 import { withDeviceFlags } from './device-flags.ts';
+import { cocoonVersion } from './version.ts';
 
 export function createProgram(environment: Environment): Command {
   const program = new Command('cocoon')
     .description('Your own devices as one mesh.')
     .option('--json', 'answers as JSON: one document, or one line per event')
     .option('--home <dir>', 'where this device keeps everything (default: COCOON_HOME or ~/.cocoon)')
+    .version(cocoonVersion(), '--version', 'which version this is')
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({ outputError: () => undefined })
     .exitOverride();
