@@ -365,6 +365,7 @@ export class Links {
       remotePeer: peerId,
       clock,
       acceptStream: (stream) => accept(stream, link),
+      peerLimits: { maxStreams: proven.hello.max_streams },
     });
     const link = new LiveLink(peerId, session, proven, engine.name);
     void proven.connection.path().then((path) => {
