@@ -47,6 +47,40 @@ for (const engines of enginePairs) {
       assert.equal(status.signaling.connected, false);
     });
 
+    test('a device that is killed while signaling is gone, too, is found dead by its silence', async (t) => {
+      await using signaling = await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] });
+      await using laptop = await CocoonProcess.start({
+        command: 'run',
+        args: ['--name', 'laptop', '--gateway-port', '0', '--signaling', signaling.signaling],
+        engine: engines[0],
+      });
+      await using server = await enroll(laptop, {
+        name: 'server',
+        engine: engines[1],
+        args: ['--service', `web:${origin.port}`],
+      });
+      await sees(laptop, 'server', 'web');
+      const response = await get(laptop, 'server/web/endless');
+      await once(response, 'data');
+      await signaling.stop('SIGKILL');
+      const began = performance.now();
+      await server.stop('SIGKILL');
+      await assert.rejects(bodyOf(response));
+      const known = performance.now() - began;
+      const next = await get(laptop, 'server/web/');
+      const answered = performance.now() - began;
+      t.diagnostic(
+        `known dead after ${known.toFixed(0)} ms, the next request answered after ${answered.toFixed(0)} ms`,
+      );
+      assert.ok(known < 5_000, `${known} ms`);
+      assert.ok(answered < 6_000, `${answered} ms`);
+      assert.equal(next.statusCode, 503);
+      assert.match(
+        (JSON.parse(await textOf(next)) as { code: string }).code,
+        /^(device_offline|signaling_unreachable)$/,
+      );
+    });
+
     test('a device that comes back after kill -9 is used again without help', async (t) => {
       const { laptop, server } = await meshOfTwo({
         engines,
