@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import type { DeviceEntry } from '@cocoon-mesh/protocol';
+import {
+  concat,
+  fromBase64Url,
+  generateSigningKey,
+  importPublicKey,
+  publicKeyOf,
+  utf8,
+} from '@cocoon-mesh/protocol';
 import { HostileSignaling, swapFingerprint } from '../doubles/hostile-signaling.ts';
 import type { HostileHooks } from '../doubles/hostile-signaling.ts';
 import { CocoonProcess, enginePairs, failure, meshOfTwo } from './cocoon-process.ts';
@@ -26,7 +35,7 @@ describe('a device of another owner', () => {
 
 for (const engines of enginePairs) {
   describe(`a hostile signaling server between two running devices (${engines.join(' and ')})`, () => {
-    test('gets no session by swapping fingerprints or showing tickets again, and devices meet when it behaves', async () => {
+    test('gets no session by swapping fingerprints, showing tickets again or bringing a peer of its own, and is believed no name', async () => {
       const { laptop, server } = await meshOfTwo({ engines });
       await using _laptop = laptop;
       await using _server = server;
@@ -55,10 +64,60 @@ for (const engines of enginePairs) {
         assert.notEqual(await pingWith({ ticket: () => used }), 0);
         const other = await hostile.mint(server.peerId, laptop.peerId);
         assert.notEqual(await pingWith({ ticket: () => other }), 0);
+        // A peer of its own, with the membership it saw of the other device.
+        const stranger = await generateSigningKey();
+        const stolen = { ...hostile.entry(server.peerId), peer_id: stranger.peerId };
+        hostile.introduce(laptop.peerId, await hostile.mint(stranger.peerId, laptop.peerId), stolen);
+        // Another name and another capability for that device.
+        for (const change of [
+          { name: 'bank' },
+          { capabilities: [{ protocol: 'llm.chat', version: '9.0.0' }] },
+        ])
+          hostile.send(laptop.peerId, {
+            type: 'device',
+            device: forge(hostile.entry(server.peerId), change),
+          });
+        // A challenge of its choice: what it signs is for this server and for nothing else.
+        const signIn = hostile.signIns.find(({ peerId }) => peerId === laptop.peerId);
+        assert.ok(signIn);
+        const noise = concat(utf8('noise-libp2p-static-key:'), new Uint8Array(32));
+        const key = await importPublicKey(publicKeyOf(laptop.peerId));
+        const signature = fromBase64Url(signIn.signature);
+        assert.equal(await crypto.subtle.verify('Ed25519', key, signature, noise), false);
+
         assert.equal(await pingWith({}), 0);
+        const seen =
+          await laptop.json<{ name: string; peer_id: string; capabilities: unknown[] }[]>('devices');
+        assert.deepEqual(
+          seen.map(({ name, peer_id: peerId, capabilities }) => ({
+            name,
+            peerId,
+            chat: JSON.stringify(capabilities).includes('llm'),
+          })),
+          [
+            { name: 'laptop', peerId: laptop.peerId, chat: false },
+            { name: 'server', peerId: server.peerId, chat: false },
+          ],
+        );
+        const status = await laptop.json<{ sessions: number }>('status');
+        assert.equal(status.sessions, 1);
+        const { stdout: log } = await laptop.command(['logs']);
+        assert.match(log, /An introduction was refused/);
+        assert.match(log, /proves nothing/);
       } finally {
         await hostile.close();
       }
     });
   });
+}
+
+/** The device's own record with something changed in it, under the signature of what it was. */
+function forge(entry: DeviceEntry, change: Record<string, unknown>): DeviceEntry {
+  const [head = '', payload = '', signature = ''] = entry.record.split('.');
+  const record = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<string, unknown>;
+  const changed = { ...record, seq: Number(record['seq']) + 1, ...change };
+  return {
+    ...entry,
+    record: `${head}.${Buffer.from(JSON.stringify(changed)).toString('base64url')}.${signature}`,
+  };
 }
