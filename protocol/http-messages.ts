@@ -19,9 +19,10 @@ import { type Bytes, concat } from './bytes.ts';
 import { decode, encode, type Schema } from './codec.ts';
 import { type ErrorCode, isErrorCode, MeshError } from './errors.ts';
 import { limits } from './limits.ts';
+import { streamProtocols } from './versions.ts';
 
-export const httpProtocol = '/cocoon/http/1';
-export const tcpProtocol = '/cocoon/tcp/1';
+export const httpProtocol = streamProtocols.http;
+export const tcpProtocol = streamProtocols.tcp;
 
 export const recordHeadBytes = 4;
 const maxWaitingPieces = 256;
