@@ -1,7 +1,15 @@
 /** What a device says of itself, signed by its own key, so that signaling can neither rename nor dress it. */
 
 import * as z from 'zod/mini';
-import { capabilityField, nameField, peerIdField, serviceField, signedFields, timeField } from './fields.ts';
+import {
+  capabilityField,
+  nameField,
+  ownerIdField,
+  peerIdField,
+  serviceField,
+  signedFields,
+  timeField,
+} from './fields.ts';
 import { MeshError } from './errors.ts';
 import type { SigningKey } from './identity.ts';
 import { publicKeyOf } from './identity.ts';
@@ -20,6 +28,8 @@ const deviceRecordSchema = z.object({
   capabilities: z.array(capabilityField).check(z.maxLength(limits.maxCapabilities)),
   /** Free text such as `office` or `eu-west`. */
   location: z.optional(z.string().check(z.maxLength(128))),
+  /** The owner it was written for: what a guest may see. Absent in the one for the device's own owner. */
+  audience: z.optional(ownerIdField),
   iat: timeField,
 });
 export type DeviceRecord = z.infer<typeof deviceRecordSchema>;

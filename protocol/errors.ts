@@ -242,6 +242,24 @@ export const errorCodes = {
     status: 401,
     exit: 4,
   },
+  owner_not_found: {
+    message: 'No such owner has access here',
+    hint: 'See `cocoon owners list`.',
+    status: 404,
+    exit: 3,
+  },
+  oidc_required: {
+    message: 'This signaling server lets in whoever its identity provider knows',
+    hint: 'Put a fresh ID token into COCOON_OIDC_TOKEN.',
+    status: 401,
+    exit: 4,
+  },
+  audit_broken: {
+    message: 'The audit log was changed after it was written',
+    hint: 'The lines before the one that is named can be trusted; keep a copy of the file.',
+    status: 500,
+    exit: 1,
+  },
   revoked: {
     message: 'The right was revoked',
     hint: 'Ask the owner for a new right if it was revoked by mistake.',

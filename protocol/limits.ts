@@ -22,6 +22,8 @@ export const limits = {
   maxServices: 64,
   /** As many capabilities as services. */
   maxCapabilities: 64,
+  /** ID tokens with many groups; larger ones do not fit into HTTP headers either. */
+  maxOidcTokenBytes: 16 * KiB,
   /** Sign-in is two round trips. */
   signInTimeoutMs: 10_000,
   /** Routers forget silent connections after 30 s and more. */
@@ -34,6 +36,8 @@ export const limits = {
   maxTokenBytes: 16 * KiB,
   /** Owner records after rotations; more than this many secrets did not leak. */
   maxOwnerRecords: 32,
+  /** Tokens that a rotation lets live; they are named one by one, by somebody who knows them. */
+  maxKeptTokens: 64,
   /** How long a claimed chain serves until an owner device signs a membership. */
   provisionalMs: 7 * 24 * 3600_000,
   /** A browser that no cocoon renews is forgotten; tabs are closed and never come back. */
@@ -44,6 +48,18 @@ export const limits = {
   maxSignedObjectBytes: 8 * KiB,
   /** Checked one by one at every start; a household needs a handful. */
   maxRevocations: 10_000,
+  /** The newest ones, in HELLO: at 500 bytes each they leave room for two chains. The rest is asked for. */
+  maxHelloRevocations: 32,
+  /** Owners whose revocations one HELLO or welcome tells about. */
+  maxRevocationLists: 64,
+  /** One piece of a list, on a stream. */
+  maxRevocationsPerMessage: 100,
+  /** Cocoons that one owner has been given, and owners that one cocoon has been given to. */
+  maxShares: 1000,
+  /** A request to sign something, and its answer with a chain in it. */
+  maxOwnerMessageBytes: 64 * KiB,
+  /** Signing is quick; the limit is for a device that hangs. */
+  ownerRequestTimeoutMs: 5_000,
   /** Sign-in links are read off a terminal and clicked. */
   signInLinkMs: 10 * 60_000,
   /** Clocks of home devices drift; more than this is told by doctor. */

@@ -33,8 +33,12 @@ export const membershipSchema = z.strictObject({
   sub: peerIdField,
   rights: rightsSchema,
   iat: timeField,
+  /** When the owner said yes: the date of the grant, kept when the membership is signed again. */
+  granted: timeField,
   /** Absent: until revoked. */
   exp: z.optional(timeField),
+  /** The end of the right itself, which no renewal passes. */
+  until: z.optional(timeField),
   /** The token it came from, if any; revoking the token ends it. */
   jti: z.optional(nonceField),
   /** SHA-256 of the LAN discovery key, which travels beside the membership and never in it. */
@@ -55,8 +59,12 @@ export interface ProvenMembership {
   readonly epoch: number;
   readonly peerId: string;
   readonly rights: Rights;
+  /** When the owner said yes, seconds since 1970. */
+  readonly granted: number;
   /** Seconds since 1970, or null when it does not end by itself. */
   readonly expires: number | null;
+  /** Which no renewal passes; null: no such end. */
+  readonly until: number | null;
   /** The token behind it, or null. */
   readonly jti: string | null;
   readonly serial: number;
@@ -69,7 +77,10 @@ export interface MembershipTerms {
   readonly serial: number;
   readonly rights: Rights;
   readonly now: number;
+  /** Default: now. */
+  readonly granted?: number;
   readonly expires?: number;
+  readonly until?: number;
   readonly jti?: string;
 }
 
@@ -88,7 +99,9 @@ export async function signMembership(owner: OwnerKeys, terms: MembershipTerms): 
       sub: terms.peerId,
       rights: terms.rights,
       iat: terms.now,
+      granted: terms.granted ?? terms.now,
       ...(terms.expires === undefined ? {} : { exp: terms.expires }),
+      ...(terms.until === undefined ? {} : { until: terms.until }),
       ...(terms.jti === undefined ? {} : { jti: terms.jti }),
       discovery_key_hash: discoveryKeyHash,
     },
@@ -100,22 +113,37 @@ export async function signMembership(owner: OwnerKeys, terms: MembershipTerms): 
 /**
  * @param peerId the proven peer that shows it
  * @param now seconds since 1970
- * @param newestEpoch the highest one of its owner that was ever seen: what a lost secret signed is void
+ * @param newest the newest record of its owner that was ever seen: what a lost secret signed is void
  * @throws MeshError membership_invalid | membership_expired | unknown_constraint
  */
 export async function verifyMembership(
   proof: MembershipProof,
   peerId: string,
   now: number,
-  newestEpoch = 0,
+  newest: NewestRecord | null = null,
 ): Promise<ProvenMembership> {
   const proven = await verifyChain(proof);
-  if (proven.epoch < newestEpoch)
+  if (isOutdated(proven, newest))
     throw new MeshError('membership_invalid', 'The membership is of an epoch before the last rotation');
   if (proven.peerId !== peerId)
     throw new MeshError('membership_invalid', 'The membership belongs to another device');
   if (proven.expires !== null && proven.expires <= now) throw new MeshError('membership_expired');
   return proven;
+}
+
+/** What a rotation leaves: everything of its own epoch, and the tokens it names. */
+export interface NewestRecord {
+  readonly epoch: number;
+  readonly keeps: readonly string[];
+}
+
+/** Was it signed before the last rotation? A claim of a token that the rotation keeps still stands. */
+export function isOutdated(
+  proven: { readonly epoch: number; readonly provisional: boolean; readonly jti: string | null },
+  newest: NewestRecord | null,
+): boolean {
+  if (!newest || proven.epoch >= newest.epoch) return false;
+  return !(proven.provisional && proven.jti !== null && newest.keeps.includes(proven.jti));
 }
 
 async function verifyChain(proof: MembershipProof): Promise<ProvenMembership> {
@@ -137,7 +165,9 @@ async function verifySigned(proof: MembershipProof & { kind: 'membership' }): Pr
     epoch: owner.epoch,
     peerId: membership.sub,
     rights: membership.rights,
-    expires: membership.exp ?? null,
+    granted: membership.granted,
+    expires: earlier(membership.exp, membership.until),
+    until: membership.until ?? null,
     jti: membership.jti ?? null,
     serial: membership.serial,
     provisional: false,
@@ -155,11 +185,19 @@ async function verifyClaim(proof: MembershipProof & { kind: 'claim' }): Promise<
     epoch: owner.epoch,
     peerId: proof.redemption.redeemer,
     rights: grant.rights,
+    granted: grant.iat,
     expires: Math.min(provisionalEnd, grant.until ?? provisionalEnd),
+    until: grant.until ?? null,
     jti: grant.jti,
     serial: 0,
     provisional: true,
   };
+}
+
+/** The end of what ends at either of two times; null when it has none. */
+export function earlier(one: number | undefined, other: number | undefined): number | null {
+  const end = Math.min(one ?? Infinity, other ?? Infinity);
+  return end === Infinity ? null : end;
 }
 
 /** Reads a membership whose signature was checked before. */

@@ -36,6 +36,8 @@ const ownerRecordSchema = z.strictObject({
   recovery_key: z.optional(key32Field),
   /** From epoch 1: SHA-256 of the previous record. */
   previous: z.optional(key32Field),
+  /** From epoch 1: tokens (jti) of earlier epochs that can still be redeemed. All others are void. */
+  keeps: z.optional(z.array(key32Field).check(z.maxLength(limits.maxKeptTokens))),
 });
 export type OwnerRecord = z.infer<typeof ownerRecordSchema>;
 
@@ -49,6 +51,8 @@ export type OwnerRecords = z.infer<typeof ownerRecordsField>;
 export interface OwnerSecret {
   readonly seed: Bytes;
   readonly recoveryKeyHash: Bytes;
+  /** From epoch 1, where the secret alone no longer tells whose it is: the records up to its own. */
+  readonly records?: OwnerRecords;
 }
 
 export interface OwnerKeys {
@@ -66,10 +70,13 @@ export interface Owner {
   readonly publicKey: Bytes;
   /** Base64url, of the newest record. */
   readonly discoveryKeyHash: string;
+  /** Tokens of earlier epochs that the newest record lets live. */
+  readonly keeps: readonly string[];
   readonly records: OwnerRecords;
 }
 
 const secretPrefix = 'cocoon-secret-1.';
+const rotatedPrefix = 'cocoon-secret-2.';
 const recoveryPrefix = 'cocoon-recovery-1.';
 
 /** A fresh secret, and the recovery code that is shown once and stored nowhere. */
@@ -82,10 +89,10 @@ export async function createOwnerSecret(): Promise<{ secret: OwnerSecret; recove
 
 /**
  * The keys of a secret: the same on every device that holds it.
- * @param records of this owner, needed once the secret was rotated; without them the secret is a first one
+ * @param records of this owner; without them those of the secret, and without any the secret is a first one
  * @throws MeshError membership_invalid when the newest record is of another secret
  */
-export async function ownerKeys(secret: OwnerSecret, records?: OwnerRecords): Promise<OwnerKeys> {
+export async function ownerKeys(secret: OwnerSecret, records = secret.records): Promise<OwnerKeys> {
   const { key, discoveryKey, content } = await deriveKeys(secret);
   const chain = records ?? [
     await signObject('owner-record', ownerRecordSchema, { ...content, epoch: 0 }, key),
@@ -100,12 +107,14 @@ export async function ownerKeys(secret: OwnerSecret, records?: OwnerRecords): Pr
  * Puts a new secret in the place of one that leaked. The next record is signed by the recovery key, which
  * whoever has the old secret does not have.
  * @param secret made anew, with a recovery code of its own
+ * @param keeps tokens (jti) that were made before and can still be redeemed
  * @throws MeshError key_corrupt when the code is malformed or another owner's
  */
 export async function rotateOwner(
   records: OwnerRecords,
   recoveryCode: string,
   secret: OwnerSecret,
+  keeps: readonly string[] = [],
 ): Promise<OwnerKeys> {
   const { epoch } = await verifyOwnerRecords(records);
   const newest = records.at(-1) ?? '';
@@ -120,6 +129,7 @@ export async function rotateOwner(
     epoch: epoch + 1,
     recovery_key: toBase64Url(recoveryKey.publicKey),
     previous: toBase64Url(await hashObject(newest)),
+    ...(keeps.length === 0 ? {} : { keeps: [...keeps] }),
   };
   const next = await signObject('owner-record', ownerRecordSchema, record, recoveryKey);
   return ownerKeys(secret, [...records, next]);
@@ -153,12 +163,13 @@ export async function verifyOwnerRecords(records: OwnerRecords): Promise<Owner> 
     if (id === '') id = await ownerIdOf(jws);
   }
   if (!previous) throw new MeshError('membership_invalid', 'There is no owner record');
-  const { epoch, key, discovery_key_hash: discoveryKeyHash } = previous.record;
-  return { id, epoch, publicKey: fromBase64Url(key), discoveryKeyHash, records };
+  const { epoch, key, discovery_key_hash: discoveryKeyHash, keeps = [] } = previous.record;
+  return { id, epoch, publicKey: fromBase64Url(key), discoveryKeyHash, keeps, records };
 }
 
 function first(record: OwnerRecord): Bytes {
-  if (record.epoch !== 0 || record.previous !== undefined || record.recovery_key !== undefined)
+  const { epoch, previous, recovery_key: recoveryKey, keeps } = record;
+  if (epoch !== 0 || previous !== undefined || recoveryKey !== undefined || keeps !== undefined)
     throw new MeshError('membership_invalid', 'The first owner record is not of epoch 0');
   return fromBase64Url(record.key);
 }
@@ -181,16 +192,33 @@ async function ownerIdOf(firstRecord: string): Promise<string> {
   return `own_${toBase64Url(await sha256(fromBase64Url(firstRecord.split('.')[1] ?? '')))}`;
 }
 
-/** What `cocoon secret show` prints. */
+/** What `cocoon secret show` prints. After a rotation it carries the records that say whose it is. */
 export async function secretToText(secret: OwnerSecret): Promise<string> {
-  return sealText(secretPrefix, concat(secret.seed, secret.recoveryKeyHash));
+  const { seed, recoveryKeyHash, records } = secret;
+  if (!records) return sealText(secretPrefix, concat(seed, recoveryKeyHash));
+  return sealText(rotatedPrefix, concat(seed, recoveryKeyHash, utf8(records.join(' '))));
 }
 
 /** @throws MeshError key_corrupt saying what is wrong */
 export async function secretFromText(text: string): Promise<OwnerSecret> {
-  const bytes = await openText(secretPrefix, text.trim(), 64, 'secret');
-  return { seed: bytes.slice(0, 32), recoveryKeyHash: bytes.slice(32) };
+  const trimmed = text.trim();
+  const bytes = trimmed.startsWith(rotatedPrefix)
+    ? await openLongText(rotatedPrefix, trimmed, 'secret')
+    : await openText(secretPrefix, trimmed, 64, 'secret');
+  const seed = bytes.slice(0, 32);
+  // Random bytes have some thirty different values among thirty-two; a pattern that somebody made up has few.
+  if (new Set(seed).size < leastDistinctBytes)
+    throw new MeshError('key_corrupt', 'The secret is weak: it was not made at random');
+  const secret = { seed, recoveryKeyHash: bytes.slice(32, 64) };
+  if (bytes.length === 64) return secret;
+  const records = new TextDecoder().decode(bytes.slice(64)).split(' ');
+  if (!ownerRecordsField.safeParse(records).success)
+    throw new MeshError('key_corrupt', 'The secret is not complete');
+  return { ...secret, records };
 }
+
+const leastDistinctBytes = 16;
+const maxSecretTextLength = 128 * 1024;
 
 const checksumBytes = 4;
 
@@ -216,6 +244,13 @@ async function openText(prefix: string, text: string, length: number, what: stri
   if (!equalBytes(await checksum(body), bytes.slice(length)))
     throw new MeshError('key_corrupt', `The ${what} has a typing error`);
   return body;
+}
+
+async function openLongText(prefix: string, text: string, what: string): Promise<Bytes> {
+  const length = Math.floor(((text.length - prefix.length) * 3) / 4) - checksumBytes;
+  if (length < 64) throw new MeshError('key_corrupt', `The ${what} is not complete`);
+  if (text.length > maxSecretTextLength) throw new MeshError('key_corrupt', `The ${what} is too long`);
+  return openText(prefix, text, length, what);
 }
 
 async function derive(seed: Bytes, info: string): Promise<Bytes> {

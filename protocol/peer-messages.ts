@@ -5,8 +5,10 @@
 
 import * as z from 'zod/mini';
 import { jwsField, nonceField } from './fields.ts';
+import { limits } from './limits.ts';
 import { membershipProofSchema } from './membership.ts';
-import { revocationHeadSchema } from './revocation.ts';
+import { helloRevocationsSchema } from './revocation.ts';
+import { shareProofSchema } from './share.ts';
 
 export const helloSchema = z.object({
   /** All that the sender speaks, best first. */
@@ -17,8 +19,13 @@ export const helloSchema = z.object({
   /** New with each start of the process; a resume needs the same one. */
   instance: nonceField,
   membership: membershipProofSchema,
+  /** Written for the other side's owner. */
   record: jwsField,
-  revocations: z.array(revocationHeadSchema).check(z.maxLength(16)),
+  /** To a cocoon of another owner: why I may come. */
+  share: z.optional(shareProofSchema),
+  /** I hold my owner's secret, so I can be asked to sign. */
+  signs: z.optional(z.boolean()),
+  revocations: z.array(helloRevocationsSchema).check(z.maxLength(limits.maxRevocationLists)),
   /** Streams the sender accepts at once. */
   max_streams: z.int().check(z.positive()),
   /** Only to continue a parked session on a new carrier. */

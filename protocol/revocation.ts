@@ -10,10 +10,14 @@ import { MeshError } from './errors.ts';
 import { jwsField, key32Field, ownerIdField, signedFields, timeField } from './fields.ts';
 import { limits } from './limits.ts';
 import type { Owner, OwnerKeys } from './owner.ts';
+import { ownerRecordsField } from './owner.ts';
 import { hashObject, signObject, verifyObject } from './signed-object.ts';
 
-/** Written out and never reused. A device (PeerId), an owner's access (owner id), a token and what came from it (jti). */
-export type RevocationKind = 'device' | 'owner' | 'token';
+/**
+ * Written out and never reused. A device (PeerId), for good; what another owner was given until then (owner id); a
+ * token and what came from it (jti); a cocoon of somebody else that this owner gives back (its PeerId).
+ */
+export type RevocationKind = 'device' | 'owner' | 'token' | 'share';
 
 const revocationSchema = z.strictObject({
   ...signedFields,
@@ -43,6 +47,67 @@ export const revocationHeadSchema = z.object({
   hash: z.optional(key32Field),
 });
 export type RevocationHead = z.infer<typeof revocationHeadSchema>;
+
+/** The newest end of a list, in HELLO: most lists are shorter than what fits, and nothing needs to be asked. */
+export const helloRevocationsSchema = z.object({
+  ...revocationHeadSchema.shape,
+  entries: z.array(jwsField).check(z.maxLength(limits.maxHelloRevocations)),
+});
+export type HelloRevocations = z.infer<typeof helloRevocationsSchema>;
+
+/**
+ * `/cocoon/revocations/1`: one message, then the end. `ask` is answered with one `tell`, whose list goes on after
+ * entry `after`; a `tell` that nobody asked for is news and has no answer.
+ */
+export const revocationMessageSchema = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('ask'),
+    owner: ownerIdField,
+    epoch: z.int().check(z.nonnegative()),
+    after: z.int().check(z.nonnegative()),
+  }),
+  z.object({
+    kind: z.literal('tell'),
+    owner: ownerIdField,
+    /** Of the owner, up to the epoch of the list: a rotation is told the same way. */
+    records: ownerRecordsField,
+    after: z.int().check(z.nonnegative()),
+    list: z.array(jwsField).check(z.maxLength(limits.maxRevocationsPerMessage)),
+  }),
+]);
+export type RevocationMessage = z.infer<typeof revocationMessageSchema>;
+
+/** What entries are held against. `owner` is whose list counts for it. */
+export interface Revocable {
+  /** The device. */
+  readonly peerId: string;
+  readonly jti: string | null;
+  readonly granted: number;
+  /** The owner that the device is shared with, for a share. */
+  readonly coOwner?: string;
+}
+
+/**
+ * Does an entry of the owner who gave the right end it? A device is revoked for good: its key is not trusted any
+ * more. An owner can be invited again, so only what was given before the entry ends.
+ */
+export function ends({ kind, subject, iat }: Revocation, right: Revocable): boolean {
+  switch (kind) {
+    case 'device':
+      return subject === right.peerId;
+    case 'token':
+      return subject === right.jti;
+    case 'owner':
+      return subject === right.coOwner && right.granted <= iat;
+    default:
+      return false;
+  }
+}
+
+/** Does an entry of the co-owner's own list give the share back? */
+export function givesBack({ kind, subject, iat }: Revocation, share: Revocable): boolean {
+  return kind === 'share' && subject === share.peerId && share.granted <= iat;
+}
 
 /** The next entry after `list`, which is of the owner's present epoch. */
 export async function signRevocation(

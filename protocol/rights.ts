@@ -41,6 +41,9 @@ export const memberRights: Rights = [
 /** May ask a device that holds the secret to sign grants and revocations. */
 export const adminRights: Rights = [{ protocol: 'owner', verbs: ['admin'], names: ['*'] }];
 
+/** What a co-owner has at the cocoon that is shared: everything but passing it on. */
+export const coOwnerRights: Rights = memberRights.filter(({ protocol }) => protocol !== 'relay');
+
 /** Rights for some services and capabilities only. */
 export function narrowRights(services: readonly string[], capabilities: readonly string[]): Rights {
   const rights: Rights = [];
@@ -60,5 +63,39 @@ export function allows(rights: Rights, protocol: RightProtocol, verb: Verb, name
       right.protocol === protocol &&
       right.verbs.includes(verb) &&
       (name === null || right.names.includes('*') || right.names.includes(name)),
+  );
+}
+
+/** What both allow: a peer of another owner has what it may do for its owner, within what that owner was given. */
+export function commonRights(one: Rights, other: Rights): Rights {
+  return one.flatMap((right) =>
+    other
+      .filter(({ protocol }) => protocol === right.protocol)
+      .flatMap((also) => {
+        const verbs = right.verbs.filter((verb) => also.verbs.includes(verb));
+        const names = commonNames(right.names, also.names);
+        return verbs.length > 0 && names.length > 0 ? [{ protocol: right.protocol, verbs, names }] : [];
+      }),
+  );
+}
+
+function commonNames(one: readonly string[], other: readonly string[]): string[] {
+  if (one.includes('*')) return [...other];
+  return other.includes('*') ? [...one] : one.filter((name) => other.includes(name));
+}
+
+/** Is every right of `less` in `more`? */
+export function includesRights(more: Rights, less: Rights): boolean {
+  return less.every(({ protocol, verbs, names }) =>
+    verbs.every((verb) =>
+      names.every((name) =>
+        more.some(
+          (right) =>
+            right.protocol === protocol &&
+            right.verbs.includes(verb) &&
+            (right.names.includes('*') || right.names.includes(name)),
+        ),
+      ),
+    ),
   );
 }

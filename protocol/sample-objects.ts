@@ -190,7 +190,7 @@ export function sampleHello({ membership, record, owner }: SampleObjects): Hello
     instance: nonce,
     membership,
     record,
-    revocations: [{ owner: owner.id, epoch: 0, n: 0 }],
+    revocations: [{ owner: owner.id, epoch: 0, n: 0, entries: [] }],
     max_streams: 1024,
   };
 }

@@ -24,7 +24,9 @@ import {
 import { redemptionSchema } from './grant.ts';
 import { limits } from './limits.ts';
 import { membershipProofSchema } from './membership.ts';
+import { ownerRecordsField } from './owner.ts';
 import { revocationListField } from './revocation.ts';
+import { shareProofSchema } from './share.ts';
 
 /** Chosen by the asker; echoed in the answer. */
 const requestId = z.int().check(z.nonnegative());
@@ -38,6 +40,8 @@ export const deviceEntrySchema = z.object({
   load,
   record: jwsField,
   membership: membershipProofSchema,
+  /** The device and the reader have different owners: why they may meet. */
+  share: z.optional(shareProofSchema),
   /** When it was last connected, on signaling's clock. */
   last_seen: timeField,
 });
@@ -66,11 +70,19 @@ export const clientMessageSchema = z.discriminatedUnion('type', [
     /** Exactly one of the two: who I am, or the token that makes me somebody. */
     membership: z.optional(membershipProofSchema),
     redemption: z.optional(redemptionSchema),
+    /** ID token of the issuer that the server asks for, where it asks for one. */
+    oidc_token: z.optional(z.string().check(z.maxLength(limits.maxOidcTokenBytes))),
   }),
-  /** A new version of my own record. */
+  /** A new version of my own record, or with an `audience` of the one for that owner. */
   z.object({ type: z.literal('record'), record: jwsField }),
   /** A new membership of mine: a confirmed chain, a renewed one. */
   z.object({ type: z.literal('membership'), membership: membershipProofSchema }),
+  /** Redeems a co-own token for my owner. */
+  z.object({ type: z.literal('claim'), id: requestId, redemption: redemptionSchema }),
+  /** A membership that my owner signed for another of its devices. */
+  z.object({ type: z.literal('issue'), peer_id: peerIdField, membership: membershipProofSchema }),
+  /** A share of my owner's, or with it, or of me: newly signed, or one that the server may have forgotten. */
+  z.object({ type: z.literal('share'), share: shareProofSchema }),
   z.object({ type: z.literal('load'), load }),
   z.object({ type: z.literal('lookup'), id: requestId, protocol: protocolField, version: rangeField }),
   z.object({ type: z.literal('introduce'), id: requestId, peer_id: peerIdField }),
@@ -91,12 +103,26 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
     access_token: z.string().check(z.maxLength(4096)),
     /** Only after a redemption: the missing half of the claim. */
     receipt: z.optional(jwsField),
-    /** Every device of my owner, me included. */
-    devices: z.array(deviceEntrySchema).check(z.maxLength(1000)),
-    revocations: z.array(z.object({ owner: ownerIdField, list: revocationListField })).check(z.maxLength(16)),
+    /** A membership of mine that is newer than the one I showed. */
+    membership: z.optional(membershipProofSchema),
+    /** Every device of my owner, me included, and every cocoon that is shared with it. */
+    devices: z.array(deviceEntrySchema).check(z.maxLength(2000)),
+    /** Of my owner's cocoons, with other owners. */
+    shares: z.optional(z.array(shareProofSchema).check(z.maxLength(limits.maxShares))),
+    /** Of my owner, and of those it shares a cocoon with. */
+    revocations: z
+      .array(
+        z.object({ owner: ownerIdField, records: z.optional(ownerRecordsField), list: revocationListField }),
+      )
+      .check(z.maxLength(limits.maxRevocationLists)),
   }),
-  /** One device of my owner is new, changed, came or went. */
+  /** One device of my owner, or one that is shared with it, is new, changed, came or went. */
   z.object({ type: z.literal('device'), device: deviceEntrySchema }),
+  /** A membership of mine that my owner signed elsewhere. */
+  z.object({ type: z.literal('membership'), membership: membershipProofSchema }),
+  /** One of my owner's cocoons is shared with another owner. */
+  z.object({ type: z.literal('share'), share: shareProofSchema }),
+  z.object({ type: z.literal('claimed'), id: requestId, receipt: jwsField }),
   z.object({
     type: z.literal('lookup_result'),
     id: requestId,
@@ -111,7 +137,13 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
     device: deviceEntrySchema,
   }),
   z.object({ type: z.literal('signal'), jti: nonceField, payload: signalPayloadSchema }),
-  z.object({ type: z.literal('revocations'), owner: ownerIdField, list: revocationListField }),
+  z.object({
+    type: z.literal('revocations'),
+    owner: ownerIdField,
+    /** Of the owner, up to the epoch of the list. */
+    records: z.optional(ownerRecordsField),
+    list: revocationListField,
+  }),
   z.object({ type: z.literal('pong'), id: requestId }),
   /** `id` when it answers a request. After an error without `id` the server closes the socket. */
   z.object({
@@ -163,6 +195,7 @@ export const authTokenRequest = z.object({
   time: timeField,
   signature: signatureField,
   membership: z.optional(membershipProofSchema),
+  oidc_token: z.optional(z.string().check(z.maxLength(limits.maxOidcTokenBytes))),
 });
 export const authTokenAnswer = z.object({ access_token: z.string(), expires_in: z.int() });
 

@@ -21,6 +21,7 @@ export const signedTypes = [
   'grant',
   'receipt',
   'membership',
+  'share',
   'device-record',
   'revocation',
   'ticket',

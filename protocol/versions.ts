@@ -18,6 +18,10 @@ export const streamProtocols = {
   tcp: '/cocoon/tcp/1',
   owner: '/cocoon/owner/1',
   describe: '/cocoon/describe/1',
+  revocations: '/cocoon/revocations/1',
+  query: '/cocoon/query/1',
+  capability: '/cocoon/capability/1',
+  tasks: '/cocoon/tasks/1',
 } as const;
 
 /** The first of ours that they know too. @throws MeshError version_mismatch */

@@ -18,4 +18,5 @@ export type {
 } from './mesh.ts';
 export type { SignalingState } from './signaling-client.ts';
 export type { SignalingSocketFactory } from './signaling-socket.ts';
+export type { Standing, TrustEvent, TrustState } from './trust.ts';
 export { createMesh } from './peer-mesh.ts';

@@ -3,12 +3,25 @@
  * daemon or a browser page holds; features open streams with it and register handlers for streams of others.
  */
 
-import type { Clock, MembershipProof, ProvenMembership, SigningKey, SetupToken } from '@cocoon-mesh/protocol';
+import type {
+  Clock,
+  MembershipProof,
+  NeededRight,
+  OwnerKeys,
+  OwnerRecords,
+  ProvenMembership,
+  ProvenShare,
+  Rights,
+  SetupToken,
+  ShareProof,
+  SigningKey,
+} from '@cocoon-mesh/protocol';
 import type { Engine, EngineName, IceServer, Path } from './engine.ts';
 import type { AeadFactory } from './noise-cipher.ts';
 import type { SignalingState } from './signaling-client.ts';
 import type { SignalingSocketFactory } from './signaling-socket.ts';
 import type { Stream } from './stream.ts';
+import type { Standing, TrustEvent, TrustState } from './trust.ts';
 
 /** What this peer says of itself; signed into its device record. */
 export interface SelfDescription {
@@ -27,6 +40,9 @@ export interface MeshStore {
   /** Name → PeerId, pinned on first use. */
   loadPins(): Promise<Record<string, string>>;
   savePins(pins: Record<string, string>): Promise<void>;
+  /** Null on a new device. */
+  loadTrust(): Promise<unknown>;
+  saveTrust(state: TrustState): Promise<void>;
 }
 
 export interface MeshOptions {
@@ -47,13 +63,23 @@ export interface MeshOptions {
   readonly log: (level: 'debug' | 'info' | 'warn', message: string, fields?: Record<string, unknown>) => void;
   /** 0 to 1, sent to signaling when it changes. */
   readonly load?: () => number;
+  /** This device holds its owner's secret and answers `/cocoon/owner/1`. */
+  readonly signs?: () => boolean;
+  /** What this device allows beyond rights, such as running tasks for others. Default: everything. */
+  readonly policy?: (peer: ProvenPeer, right: NeededRight) => boolean;
+  /** ID token for a signaling server that asks for one; asked anew at each sign-in. */
+  readonly oidcToken?: () => Promise<string | null>;
 }
 
-/** A verified device of my owner. */
+/** A verified device of my owner, or a cocoon that is shared with my owner. */
 export interface Device {
   readonly peerId: string;
   readonly kind: 'cocoon' | 'browser';
+  /** Of another owner's: `name@` and the first eight characters of its owner id behind `own_`. */
   readonly name: string;
+  readonly owner: string;
+  /** Of another owner: named explicitly or not used at all. */
+  readonly foreign: boolean;
   readonly online: boolean;
   readonly self: boolean;
   readonly services: readonly { readonly name: string; readonly type: 'http' | 'tcp' }[];
@@ -72,7 +98,11 @@ export interface Device {
 export interface ProvenPeer {
   readonly peerId: string;
   readonly name: string;
+  readonly owner: string;
+  readonly relation: Standing['relation'];
   readonly membership: ProvenMembership;
+  /** What it may do here: its membership's, for a peer of another owner within what that owner was given. */
+  readonly rights: Rights;
 }
 
 export type StreamHandler = (stream: Stream, peer: ProvenPeer) => void;
@@ -83,6 +113,15 @@ export interface MeshEvents {
   signaling: (state: SignalingState) => void;
   /** A session came up or ended. */
   session: (peerId: string, up: boolean) => void;
+  /** Something about owners became known. */
+  trust: (event: TrustEvent) => void;
+  /** An introduction was accepted or refused; `code` is null for one that led to a session. */
+  introduction: (
+    peer: { peerId: string; owner: string | null; dialled: boolean },
+    code: string | null,
+  ) => void;
+  /** A chain of my owner's waits for a signature by its key (`provisional`). */
+  provisional: () => void;
 }
 
 export interface Mesh {
@@ -115,6 +154,36 @@ export interface Mesh {
   handle(protocol: string, handler: StreamHandler): void;
   /** Ends the session to a peer, if there is one; the next request makes a new one. */
   disconnect(peerId: string): void;
+  // Owners
+
+  /** The newest records of my owner. */
+  readonly ownerRecords: OwnerRecords | null;
+  readonly membership: ProvenMembership | null;
+  /** Every device of my owner that is known, me included: what a rotation signs anew. */
+  members(): readonly ProvenMembership[];
+  /** Of my owner's cocoons with others, and of others' cocoons with my owner. */
+  shares(): readonly ProvenShare[];
+  /** Chains of my owner's that a holder of the secret should replace. */
+  provisional(): {
+    readonly memberships: readonly ProvenMembership[];
+    readonly shares: readonly ProvenShare[];
+  };
+  /** Hands a membership that was signed for a device to it; my own is taken at once. @throws MeshError */
+  issueMembership(peerId: string, membership: MembershipProof): Promise<void>;
+  /** Hands a share that was signed to those it concerns. @throws MeshError */
+  issueShare(share: ShareProof): Promise<void>;
+  /** All of my owner's revocations, oldest first: the next one is signed behind them. */
+  revocations(): readonly string[];
+  /** Takes in my owner's newest revocation or rotation, tells everybody, cuts whom it ends. @throws MeshError */
+  tellOwner(records: OwnerRecords | undefined, list: readonly string[]): Promise<void>;
+  /**
+   * Redeems a co-own token with my owner's key, through signaling.
+   * @throws MeshError token_used | token_expired | … | signaling_unreachable
+   */
+  claim(token: SetupToken, keys: OwnerKeys): Promise<ProvenShare>;
+  /** Devices that said in HELLO that they hold my owner's secret, online first. */
+  signers(): readonly Device[];
+
   /** New services, capabilities or location: signs the next record and tells signaling. */
   describe(self: SelfDescription): Promise<void>;
   /** Forgets the pin of a name, after the user has accepted the new device. */
