@@ -18,9 +18,9 @@ export interface NeededRight {
   readonly name: string | null;
 }
 
-/** The part of each header that rights depend on; the protocols add their own fields. */
-const capabilityHead = z.object({ protocol: protocolField });
-const tasksHead = z.object({ verb: z.enum(['read', 'write', 'run']) });
+/** The part of each OPEN header that rights depend on; the protocols add their own fields. */
+export const capabilityOpenSchema = z.object({ protocol: protocolField });
+export const tasksOpenSchema = z.object({ verb: z.enum(['read', 'write', 'run']) });
 
 /** Null: the protocol needs no right of its own. @throws MeshError bad_message | message_too_large */
 export function neededRight(protocol: string, header: Uint8Array): NeededRight | null {
@@ -28,13 +28,13 @@ export function neededRight(protocol: string, header: Uint8Array): NeededRight |
     case streamProtocols.query:
       return { protocol: 'query', verb: 'use', name: null };
     case streamProtocols.capability: {
-      const head = decode(capabilityHead, header, limits.maxOpenHeaderBytes);
+      const head = decode(capabilityOpenSchema, header, limits.maxOpenHeaderBytes);
       return { protocol: 'capability', verb: 'use', name: head.protocol };
     }
     case streamProtocols.tasks:
       return {
         protocol: 'tasks',
-        verb: decode(tasksHead, header, limits.maxOpenHeaderBytes).verb,
+        verb: decode(tasksOpenSchema, header, limits.maxOpenHeaderBytes).verb,
         name: null,
       };
     default:
