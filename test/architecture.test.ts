@@ -27,6 +27,7 @@ const scope = '@cocoon-mesh/';
 /** Lower ranks know nothing of higher ones; within a rank nobody knows anybody. */
 const ranks: Readonly<Record<string, number>> = {
   protocol: 0,
+  'src/audit': 1,
   'src/mesh': 1,
   'src/proxy': 2,
   signaling: 9,
