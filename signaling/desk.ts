@@ -116,7 +116,7 @@ export class Desk {
       return true;
     } catch (thrown) {
       // A store that fails says nothing about the membership.
-      if (!(thrown instanceof MeshError)) throw thrown;
+      if (!(thrown instanceof MeshError) || storeFailures.has(thrown.code)) throw thrown;
       peer.connection.fail(thrown);
       // Not left to the closing handshake, which the other side may delay.
       presence.go(peer);
@@ -140,6 +140,8 @@ export class Desk {
     }
   }
 }
+
+const storeFailures: ReadonlySet<string> = new Set(['storage_failed', 'database_corrupt']);
 
 /** As the schema of `welcome` has it. */
 const maxListedDevices = 1000;

