@@ -3,18 +3,19 @@
  * devices never take it for a right. What it says was true when it was made; revocation is asked anew each time.
  */
 
-import type { Clock, SigningKey } from '@cocoon-mesh/protocol';
+import type { Clock } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   fromBase64Url,
-  importPublicKey,
   peerIdOf,
   publicKeyOf,
   randomBytes,
   toBase64Url,
 } from '@cocoon-mesh/protocol';
-import type { CryptoKey, JSONWebKeySet } from 'jose';
-import { SignJWT, calculateJwkThumbprint, jwtVerify } from 'jose';
+import type { JSONWebKeySet } from 'jose';
+import { SignJWT, jwtVerify } from 'jose';
+import type { AccessKeys } from './access-keys.ts';
+import { publicJwk } from './access-keys.ts';
 import type { StoredMembership } from './store.ts';
 
 /** The schema of `welcome` has the same limit. */
@@ -34,29 +35,25 @@ export type Access =
   | { readonly scope: 'claims'; readonly peerId: string };
 
 interface AccessTokensOptions {
-  readonly key: SigningKey;
+  readonly keys: AccessKeys;
   /** Names this server, whatever address it is reached by. */
   readonly issuer: string;
   readonly lifetimeSeconds: number;
+  readonly skewSeconds: number;
   readonly clock: Clock;
 }
 
 export class AccessTokens {
-  readonly jwks: JSONWebKeySet;
   readonly #options: AccessTokensOptions;
-  readonly #keyId: string;
-  readonly #publicKey: CryptoKey;
 
-  private constructor(options: AccessTokensOptions, keyId: string, publicKey: CryptoKey) {
+  constructor(options: AccessTokensOptions) {
     this.#options = options;
-    this.#keyId = keyId;
-    this.#publicKey = publicKey;
-    this.jwks = { keys: [{ ...publicJwk(options.key.publicKey), kid: keyId, alg: 'EdDSA', use: 'sig' }] };
   }
 
-  static async create(options: AccessTokensOptions): Promise<AccessTokens> {
-    const keyId = await calculateJwkThumbprint(publicJwk(options.key.publicKey));
-    return new AccessTokens(options, keyId, await importPublicKey(options.key.publicKey));
+  /** Every key of which tokens may be about. */
+  async jwks(): Promise<JSONWebKeySet> {
+    const keys = await this.#options.keys.verifying();
+    return { keys: keys.map(({ id, jwk }) => ({ ...jwk, kid: id, alg: 'EdDSA', use: 'sig' })) };
   }
 
   /** Ends with the membership when that is sooner. */
@@ -73,21 +70,25 @@ export class AccessTokens {
   /** @throws MeshError unauthorized, whatever is wrong with it */
   async verify(token: string): Promise<Access> {
     if (token.length > maxTokenBytes) throw new MeshError('unauthorized');
+    const { keys, issuer, lifetimeSeconds, skewSeconds, clock } = this.#options;
     try {
       const { payload } = await jwtVerify(
         token,
-        (header) => {
-          if (header.kid !== this.#keyId)
-            throw new MeshError('unauthorized', 'The key of the token is unknown');
-          return this.#publicKey;
+        async ({ kid = '' }) => {
+          const key = await keys.find(kid);
+          if (!key) throw new MeshError('unauthorized', 'The key of the token is unknown');
+          return key.publicKey;
         },
         {
           algorithms: ['EdDSA'],
           typ: 'access',
-          issuer: this.#options.issuer,
+          issuer,
           audience: this.#audience,
-          currentDate: new Date(this.#options.clock.now()),
-          requiredClaims: ['sub', 'exp', 'iat', 'jti', 'cnf'],
+          currentDate: new Date(clock.now()),
+          clockTolerance: skewSeconds,
+          // Else `iat` may lie in the future.
+          maxTokenAge: lifetimeSeconds,
+          requiredClaims: ['sub', 'exp', 'iat', 'nbf', 'jti', 'cnf', 'scope'],
         },
       );
       return accessOf(payload);
@@ -106,23 +107,25 @@ export class AccessTokens {
     claims: Record<string, unknown>,
     notAfter: number | null,
   ): Promise<{ token: string; expiresIn: number }> {
-    const { key, issuer, lifetimeSeconds, clock } = this.#options;
+    const { keys, issuer, lifetimeSeconds, clock } = this.#options;
+    const { id, key } = await keys.current();
     const now = Math.floor(clock.now() / 1000);
     const expires = Math.min(now + lifetimeSeconds, notAfter ?? Infinity);
     const token = await new SignJWT({ ...claims, cnf: { jwk: publicJwk(publicKeyOf(peerId)) } })
-      .setProtectedHeader({ alg: 'EdDSA', typ: 'access', kid: this.#keyId })
+      .setProtectedHeader({ alg: 'EdDSA', typ: 'access', kid: id })
       .setSubject(subject)
       .setIssuer(issuer)
       .setAudience(this.#audience)
       .setJti(toBase64Url(randomBytes(16)))
       .setIssuedAt(now)
+      .setNotBefore(now)
       .setExpirationTime(expires)
       .sign(key.privateKey);
     return { token, expiresIn: expires - now };
   }
 }
 
-/** The signature is ours, so the payload is what `#sign` put in. */
+/** The signature is ours, so the payload is what `#sign` put in. @throws whatever comes of it when it is not */
 function accessOf(payload: Record<string, unknown>): Access {
   const claims = payload as {
     readonly sub: string;
@@ -133,11 +136,7 @@ function accessOf(payload: Record<string, unknown>): Access {
   };
   const peerId = peerIdOf(fromBase64Url(claims.cnf.jwk.x));
   if (claims.scope === 'claims') return { scope: 'claims', peerId };
-  const { sub: owner, epoch, membership_jti: jti = null } = claims;
-  return { scope: 'member', peerId, owner, epoch, jti };
-}
-
-/** RFC 8037. */
-function publicJwk(publicKey: Uint8Array): { kty: string; crv: string; x: string } {
-  return { kty: 'OKP', crv: 'Ed25519', x: toBase64Url(publicKey) };
+  const { scope, sub: owner, epoch, membership_jti: jti = null } = claims;
+  if (scope !== 'member' || !Number.isInteger(epoch)) throw new MeshError('unauthorized');
+  return { scope, peerId, owner, epoch, jti };
 }

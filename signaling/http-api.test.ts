@@ -275,6 +275,8 @@ describe('an access token', () => {
     assert.ok(claims.jti && claims.aud && claims.iss && claims['cnf']);
     run.clock.step(899_000);
     assert.equal((await call(run, '/cocoons', { token })).status, 200);
+    run.clock.step(30_000);
+    assert.equal((await call(run, '/cocoons', { token })).status, 200);
     run.clock.step(1_000);
     assert.equal((await call(run, '/cocoons', { token })).code, 'unauthorized');
 

@@ -132,7 +132,7 @@ export class HttpApi {
   }
 
   async #jwks({ response }: Call): Promise<void> {
-    answerJson(response, this.#options.desk.parts.accessTokens.jwks);
+    answerJson(response, await this.#options.desk.parts.accessTokens.jwks());
   }
 
   async #challenge({ request, response, address }: Call): Promise<void> {

@@ -29,6 +29,11 @@ export interface ServerLimits {
   /** Changes of one device are told at most this often. */
   readonly devicePushMs: number;
   readonly accessTokenSeconds: number;
+  /** Both ways, for `exp`, `nbf` and `iat` of tokens, ours and those of an OIDC issuer. */
+  readonly tokenSkewSeconds: number;
+  readonly accessKeySeconds: number;
+  /** How often tokens of unknown keys may make the server look into the database for new ones. */
+  readonly accessKeyRereadMs: number;
   /** `POST /auth/challenge` to `POST /auth/token`. */
   readonly challengeMs: number;
   readonly maxChallenges: number;
@@ -54,6 +59,12 @@ export const defaultLimits: ServerLimits = {
   /** Devices appear within two seconds; load changes every five. */
   devicePushMs: 500,
   accessTokenSeconds: 15 * 60,
+  /** Servers that set their clocks by the network differ by less; a token lives half a minute longer for it. */
+  tokenSkewSeconds: 30,
+  /** A key that leaked unnoticed is worth a day; then it verifies until its last token has ended. */
+  accessKeySeconds: 24 * 3600,
+  /** A token that another server signed with a key of this very moment may be refused for this long. */
+  accessKeyRereadMs: 1_000,
   challengeMs: 60_000,
   maxChallenges: 10_000,
   /** A token takes 4 KiB at most. */

@@ -11,8 +11,10 @@ import { isIPv6 } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Bytes, Clock, Timer } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, every, limits, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
+import type { Kysely } from 'kysely';
 import type { WebSocket } from 'ws';
 import { WebSocketServer } from 'ws';
+import { AccessKeys } from './access-keys.ts';
 import { AccessTokens } from './access-token.ts';
 import { CloseCode, Connection } from './connection.ts';
 import { Conversation } from './conversation.ts';
@@ -35,13 +37,14 @@ import type { ServerLimits } from './server-limits.ts';
 import { defaultLimits } from './server-limits.ts';
 import { OpenChallenges } from './sign-in.ts';
 import { Store } from './store.ts';
+import type { Tables } from './tables.ts';
 import { WebFiles } from './web-files.ts';
 
 export interface SignalingOptions {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
-  /** `sqlite:PATH` */
+  /** `sqlite:PATH` or `postgres://…` */
   readonly databaseUrl: string;
   /** The WebSocket URL that devices dial, when it is not this machine's own address. Then it is the only one. */
   readonly publicUrl?: string;
@@ -73,9 +76,10 @@ export interface SignalingServer extends AsyncDisposable {
 /** @throws MeshError port_in_use | database_corrupt | database_newer | storage_failed | bad_signaling_url | usage */
 export async function startSignaling(options: SignalingOptions): Promise<SignalingServer> {
   const publicUrl = options.publicUrl === undefined ? null : parsePublicUrl(options.publicUrl);
-  const store = new Store(await openDatabase(options.databaseUrl));
+  const db = await openDatabase(options.databaseUrl);
+  const store = new Store(db);
   try {
-    const server = await Server.create(options, publicUrl, store);
+    const server = await Server.create(options, publicUrl, db, store);
     await server.listen();
     return server;
   } catch (thrown) {
@@ -138,7 +142,12 @@ class Server implements SignalingServer {
     ];
   }
 
-  static async create(options: SignalingOptions, publicUrl: string | null, store: Store): Promise<Server> {
+  static async create(
+    options: SignalingOptions,
+    publicUrl: string | null,
+    db: Kysely<Tables>,
+    store: Store,
+  ): Promise<Server> {
     const { clock, log } = options;
     if ((options.tlsCert === undefined) !== (options.tlsKey === undefined))
       throw new MeshError('usage', 'TLS needs a certificate and its key');
@@ -154,11 +163,21 @@ class Server implements SignalingServer {
     await store.forgetExpired(ownership.nowSeconds);
     const presence = new Presence(clock, metrics, serverLimits.devicePushMs);
     const introductions = new Introductions({ presence, store, ticketKey: keys.ticket, clock, metrics });
-    const accessTokens = await AccessTokens.create({
-      key: keys.access,
+    const { accessTokenSeconds, tokenSkewSeconds } = serverLimits;
+    const accessTokens = new AccessTokens({
+      keys: await AccessKeys.open({
+        db,
+        clock,
+        signSeconds: serverLimits.accessKeySeconds,
+        // The last token, and as long as it is tolerated.
+        overlapSeconds: accessTokenSeconds + tokenSkewSeconds,
+        skewSeconds: tokenSkewSeconds,
+        rereadMs: serverLimits.accessKeyRereadMs,
+      }),
       // The key that names this server for good, whatever it is called.
       issuer: `urn:cocoon:signaling:${toBase64Url(keys.receipt.publicKey)}`,
-      lifetimeSeconds: serverLimits.accessTokenSeconds,
+      lifetimeSeconds: accessTokenSeconds,
+      skewSeconds: tokenSkewSeconds,
       clock,
     });
     const rates = new RateLimits(serverLimits.rates, (kind) => metrics.rateLimited.inc({ kind }));

@@ -5,10 +5,13 @@
 
 import type { Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
+import type { AccessKeyTable } from './access-keys.ts';
+import { createAccessKeys } from './access-keys.ts';
 
 export interface Tables {
   /** Seeds of this server's own keys, one for each purpose. */
   signing_key: { purpose: string; seed: string };
+  access_key: AccessKeyTable;
   /** Owners by their newest records. */
   owner: { id: string; epoch: number; public_key: string; records: string };
   device: { peer_id: string; seq: number; record: string; last_seen: number };
@@ -42,6 +45,7 @@ export interface Tables {
 
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-ownership': { up: createOwnership },
+  '0003-access-keys': { up: createAccessKeys },
 };
 
 async function createOwnership(db: Kysely<unknown>): Promise<void> {
