@@ -62,12 +62,15 @@ function peer(rights: Rights): ProvenPeer {
     epoch: 0,
     peerId: 'p',
     rights,
+    granted: 0,
     expires: null,
+    until: null,
     jti: null,
+    grantHash: null,
     serial: 0,
     provisional: false,
   };
-  return { peerId: 'p', name: 'guest', membership };
+  return { peerId: 'p', name: 'guest', owner: 'o', relation: 'own', membership, rights };
 }
 
 /** What a peer with these rights gets of a service: the status, or the code of the error. */

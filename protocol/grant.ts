@@ -119,14 +119,16 @@ export interface GrantTerms {
 }
 
 /**
- * Makes a setup token. Only a holder of the secret can.
+ * Makes a setup token. Only a holder of the secret can. `grantHash` (SHA-256, base64url) is what a rotation names to
+ * let it live.
  * @param oneTimeSeed never used twice; given only where the same token must come out again (vectors)
+ * @throws MeshError message_too_large | bad_message when nobody would accept it
  */
 export async function createSetupToken(
   owner: OwnerKeys,
   terms: GrantTerms,
   oneTimeSeed: Uint8Array = randomBytes(32),
-): Promise<{ token: string; jti: string }> {
+): Promise<{ token: string; jti: string; grantHash: string }> {
   const oneTimeKey = await signingKeyFromSeed(oneTimeSeed);
   const jti = await tokenId(owner.id, oneTimeKey.publicKey);
   const grant = await signObject(
@@ -153,7 +155,10 @@ export async function createSetupToken(
     owner.key,
   );
   const body = encodeJson(setupTokenSchema, { records: owner.records, grant, key: toBase64Url(oneTimeSeed) });
-  return { token: tokenPrefix + toBase64Url(utf8(body)), jti };
+  const token = tokenPrefix + toBase64Url(utf8(body));
+  if (token.length > limits.maxTokenBytes)
+    throw new MeshError('message_too_large', 'The setup token would be too large for anybody to accept');
+  return { token, jti, grantHash: toBase64Url(await hashObject(grant)) };
 }
 
 /**
@@ -243,11 +248,19 @@ export async function redeem(
   };
 }
 
+export interface VerifiedRedemption {
+  /** Who grants. */
+  readonly owner: Owner;
+  readonly grant: Grant;
+  /** SHA-256 of the grant, base64url. */
+  readonly grantHash: string;
+}
+
 /**
  * Checks grant and both signatures; dates are the caller's matter (`assertGrantValidAt`).
  * @throws MeshError token_invalid | unknown_constraint
  */
-export async function verifyRedemption(redemption: Redemption): Promise<{ owner: Owner; grant: Grant }> {
+export async function verifyRedemption(redemption: Redemption): Promise<VerifiedRedemption> {
   const { owner, grant } = await verifyGrant(redemption.records, redemption.grant);
   const grantHash = await hashObject(redemption.grant);
   try {
@@ -268,7 +281,7 @@ export async function verifyRedemption(redemption: Redemption): Promise<{ owner:
   } catch (cause) {
     throw new MeshError('token_invalid', 'The setup token was not redeemed by its holder', { cause });
   }
-  return { owner, grant };
+  return { owner, grant, grantHash: toBase64Url(grantHash) };
 }
 
 /** Of a device for `enroll`, of an owner for `co-own`, and of nothing else. */

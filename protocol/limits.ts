@@ -14,6 +14,8 @@ export const limits = {
   maxCandidateBytes: 1 * KiB,
   /** A device with 64 services and capabilities and its chain fits in 64 KiB. */
   maxSignalingMessageBytes: 64 * KiB,
+  /** A welcome lists every device with its chain; an owner with hundreds of devices still signs in. */
+  maxServerMessageBytes: 8 * MiB,
   /** Offer, answer, end, and candidates of many interfaces. A data channel it is not. */
   maxSignalsPerIntroduction: 96,
   /** An introduction is used at once or never. */
@@ -36,8 +38,8 @@ export const limits = {
   maxTokenBytes: 16 * KiB,
   /** Owner records after rotations; more than this many secrets did not leak. */
   maxOwnerRecords: 32,
-  /** Tokens that a rotation lets live; they are named one by one, by somebody who knows them. */
-  maxKeptTokens: 64,
+  /** Tokens that a rotation lets live; they are named one by one, and the record must stay below 2 KiB. */
+  maxKeptTokens: 16,
   /** How long a claimed chain serves until an owner device signs a membership. */
   provisionalMs: 7 * 24 * 3600_000,
   /** A browser that no cocoon renews is forgotten; tabs are closed and never come back. */
@@ -54,6 +56,12 @@ export const limits = {
   maxRevocationLists: 64,
   /** One piece of a list, on a stream. */
   maxRevocationsPerMessage: 100,
+  /** As many of the largest entries, and the owner's records. */
+  maxRevocationMessageBytes: 1 * MiB,
+  /** Of one peer at once: each holds one message. */
+  maxRevocationStreams: 8,
+  /** Both sides have at hand what they say; a peer that hangs keeps no stream. */
+  revocationExchangeTimeoutMs: 5_000,
   /** Cocoons that one owner has been given, and owners that one cocoon has been given to. */
   maxShares: 1000,
   /** A request to sign something, and its answer with a chain in it. */

@@ -6,7 +6,7 @@ import { check } from './codec.ts';
 import { MeshError } from './errors.ts';
 import { createSetupToken, readSetupToken, redeem, signReceipt } from './grant.ts';
 import { limits } from './limits.ts';
-import type { Membership, MembershipProof } from './membership.ts';
+import type { Membership, MembershipProof, NewestRecord } from './membership.ts';
 import {
   discoveryKeyHashOf,
   membershipProofSchema,
@@ -14,6 +14,7 @@ import {
   signMembership,
   verifyMembership,
 } from './membership.ts';
+import { verifyOwnerRecords } from './owner.ts';
 import { memberRights } from './rights.ts';
 import { sampleNow, sampleObjects, sampleSeed, secondRedemption } from './sample-objects.ts';
 
@@ -31,8 +32,12 @@ async function code(attempt: Promise<unknown>): Promise<string> {
   }
 }
 
-function verdict(proof: MembershipProof, now = sampleNow, newestEpoch = 0): Promise<string> {
-  return code(verifyMembership(proof, device.peerId, now, newestEpoch));
+function verdict(
+  proof: MembershipProof,
+  now = sampleNow,
+  newest: NewestRecord | null = null,
+): Promise<string> {
+  return code(verifyMembership(proof, device.peerId, now, newest));
 }
 
 function payloadOf(jws: string): object {
@@ -78,7 +83,9 @@ describe('a membership', () => {
       sub: otherDevice.peerId,
       rights: memberRights,
       iat: sampleNow - 1,
+      granted: sampleNow + 1,
       exp: sampleNow + 60 * day,
+      until: sampleNow + 90 * day,
       jti: otherOwner.id.slice(4),
       discovery_key_hash: otherOwner.id.slice(4),
     };
@@ -121,11 +128,12 @@ describe('a membership', () => {
   it('of the epoch before a rotation is void wherever the rotation is known', async () => {
     // Shown with the newer records, it is not signed by their key; shown without, the reader must remember.
     assert.equal(await verdict({ ...membership, records: rotated.records }), 'membership_invalid');
-    assert.equal(await verdict(membership, sampleNow, 1), 'membership_invalid');
-    assert.equal(await verdict(claim, sampleNow, 1), 'membership_invalid');
+    const newest = await verifyOwnerRecords(rotated.records);
+    assert.equal(await verdict(membership, sampleNow, newest), 'membership_invalid');
+    assert.equal(await verdict(claim, sampleNow, newest), 'membership_invalid');
     const terms = { peerId: device.peerId, serial: 1, rights: memberRights, now: sampleNow };
     const renewed = await signMembership(rotated, terms);
-    assert.equal(await verdict(renewed, sampleNow, 1), 'accepted');
+    assert.equal(await verdict(renewed, sampleNow, newest), 'accepted');
     assert.equal((await verifyMembership(renewed, device.peerId, sampleNow)).owner, owner.id);
   });
 

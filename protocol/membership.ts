@@ -67,6 +67,8 @@ export interface ProvenMembership {
   readonly until: number | null;
   /** The token behind it, or null. */
   readonly jti: string | null;
+  /** SHA-256 of the grant for a claim, which a rotation may keep; null for what the owner signed directly. */
+  readonly grantHash: string | null;
   readonly serial: number;
   /** True for a chain that no owner device has confirmed yet. */
   readonly provisional: boolean;
@@ -131,19 +133,23 @@ export async function verifyMembership(
   return proven;
 }
 
-/** What a rotation leaves: everything of its own epoch, and the tokens it names. */
+/** What a rotation leaves: everything of its own epoch, and the grants it names. An `Owner` is one. */
 export interface NewestRecord {
   readonly epoch: number;
+  /** SHA-256 of grants. */
   readonly keeps: readonly string[];
 }
 
-/** Was it signed before the last rotation? A claim of a token that the rotation keeps still stands. */
+/**
+ * Was it signed before the last rotation? A grant that the rotation keeps, and what claims it, still stands.
+ * @param proven a proof, or a redemption that signaling is to give a receipt for
+ */
 export function isOutdated(
-  proven: { readonly epoch: number; readonly provisional: boolean; readonly jti: string | null },
+  proven: { readonly epoch: number; readonly grantHash: string | null },
   newest: NewestRecord | null,
 ): boolean {
   if (!newest || proven.epoch >= newest.epoch) return false;
-  return !(proven.provisional && proven.jti !== null && newest.keeps.includes(proven.jti));
+  return proven.grantHash === null || !newest.keeps.includes(proven.grantHash);
 }
 
 async function verifyChain(proof: MembershipProof): Promise<ProvenMembership> {
@@ -169,26 +175,27 @@ async function verifySigned(proof: MembershipProof & { kind: 'membership' }): Pr
     expires: earlier(membership.exp, membership.until),
     until: membership.until ?? null,
     jti: membership.jti ?? null,
+    grantHash: null,
     serial: membership.serial,
     provisional: false,
   };
 }
 
 async function verifyClaim(proof: MembershipProof & { kind: 'claim' }): Promise<ProvenMembership> {
-  const { owner, grant } = await verifyRedemption(proof.redemption);
+  const { owner, grant, grantHash } = await verifyRedemption(proof.redemption);
   if (grant.scope !== 'enroll')
     throw new MeshError('membership_invalid', 'Only an enrolled device is a member');
   const receipt = await verifyReceipt(proof.receipt, grant, proof.redemption.redeemer);
-  const provisionalEnd = receipt.iat + limits.provisionalMs / 1000;
   return {
     owner: owner.id,
     epoch: owner.epoch,
     peerId: proof.redemption.redeemer,
     rights: grant.rights,
     granted: grant.iat,
-    expires: Math.min(provisionalEnd, grant.until ?? provisionalEnd),
+    expires: earlier(receipt.iat + limits.provisionalMs / 1000, grant.until),
     until: grant.until ?? null,
     jti: grant.jti,
+    grantHash,
     serial: 0,
     provisional: true,
   };

@@ -5,7 +5,8 @@
  */
 
 import * as z from 'zod/mini';
-import { nameField, ownerIdField, peerIdField, protocolField, timeField } from './fields.ts';
+import { key32Field, nameField, ownerIdField, peerIdField, protocolField, timeField } from './fields.ts';
+import { limits } from './limits.ts';
 import { membershipProofSchema } from './membership.ts';
 import { shareProofSchema } from './share.ts';
 
@@ -17,8 +18,8 @@ export const tokenRequestSchema = z.object({
   /** End of the right, seconds since 1970. */
   until: z.optional(timeField),
   admin: z.boolean(),
-  services: z.array(nameField).check(z.maxLength(64)),
-  capabilities: z.array(protocolField).check(z.maxLength(64)),
+  services: z.array(nameField).check(z.maxLength(limits.maxServices)),
+  capabilities: z.array(protocolField).check(z.maxLength(limits.maxCapabilities)),
   /** co-own only: PeerId of the cocoon. */
   cocoon: z.optional(peerIdField),
 });
@@ -35,8 +36,10 @@ export type OwnerRequest = z.infer<typeof ownerRequestSchema>;
 
 /** A token as it was signed. */
 export const tokenAnswerSchema = z.object({
-  token: z.string().check(z.maxLength(16 * 1024)),
+  token: z.string().check(z.maxLength(limits.maxTokenBytes)),
   scope: z.enum(['enroll', 'co-own']),
+  /** Its name: what a rotation of the secret is told to keep. */
+  jti: key32Field,
   /** ISO 8601. */
   expires_at: z.string().check(z.maxLength(32)),
   /** WebSocket URL where it is redeemed. */

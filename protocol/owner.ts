@@ -9,6 +9,7 @@ import {
   concat,
   equalBytes,
   fromBase64Url,
+  fromUtf8,
   isBase64Url,
   randomBytes,
   sha256,
@@ -36,7 +37,10 @@ const ownerRecordSchema = z.strictObject({
   recovery_key: z.optional(key32Field),
   /** From epoch 1: SHA-256 of the previous record. */
   previous: z.optional(key32Field),
-  /** From epoch 1: tokens (jti) of earlier epochs that can still be redeemed. All others are void. */
+  /**
+   * From epoch 1: SHA-256 of each grant of an earlier epoch that can still be redeemed. All others are void. The
+   * hash and not the `jti`: whoever has the old secret and such a token could sign a wider grant of that name.
+   */
   keeps: z.optional(z.array(key32Field).check(z.maxLength(limits.maxKeptTokens))),
 });
 export type OwnerRecord = z.infer<typeof ownerRecordSchema>;
@@ -51,7 +55,7 @@ export type OwnerRecords = z.infer<typeof ownerRecordsField>;
 export interface OwnerSecret {
   readonly seed: Bytes;
   readonly recoveryKeyHash: Bytes;
-  /** From epoch 1, where the secret alone no longer tells whose it is: the records up to its own. */
+  /** From epoch 1, and only then, where the secret alone no longer tells whose it is: the records up to its own. */
   readonly records?: OwnerRecords;
 }
 
@@ -70,7 +74,7 @@ export interface Owner {
   readonly publicKey: Bytes;
   /** Base64url, of the newest record. */
   readonly discoveryKeyHash: string;
-  /** Tokens of earlier epochs that the newest record lets live. */
+  /** SHA-256 of the grants of earlier epochs that the newest record lets live. */
   readonly keeps: readonly string[];
   readonly records: OwnerRecords;
 }
@@ -90,7 +94,7 @@ export async function createOwnerSecret(): Promise<{ secret: OwnerSecret; recove
 /**
  * The keys of a secret: the same on every device that holds it.
  * @param records of this owner; without them those of the secret, and without any the secret is a first one
- * @throws MeshError membership_invalid when the newest record is of another secret
+ * @throws MeshError membership_invalid when the newest record is of another secret, and those of verifyOwnerRecords
  */
 export async function ownerKeys(secret: OwnerSecret, records = secret.records): Promise<OwnerKeys> {
   const { key, discoveryKey, content } = await deriveKeys(secret);
@@ -98,7 +102,8 @@ export async function ownerKeys(secret: OwnerSecret, records = secret.records): 
     await signObject('owner-record', ownerRecordSchema, { ...content, epoch: 0 }, key),
   ];
   const { id, epoch, publicKey } = await verifyOwnerRecords(chain);
-  if (!equalBytes(publicKey, key.publicKey))
+  const newest = peekObject('owner-record', ownerRecordSchema, chain.at(-1) ?? '');
+  if (!equalBytes(publicKey, key.publicKey) || newest.recovery_key_hash !== content.recovery_key_hash)
     throw new MeshError('membership_invalid', 'The secret is not the newest one of this owner');
   return { id, key, discoveryKey, records: chain, epoch };
 }
@@ -107,7 +112,8 @@ export async function ownerKeys(secret: OwnerSecret, records = secret.records): 
  * Puts a new secret in the place of one that leaked. The next record is signed by the recovery key, which
  * whoever has the old secret does not have.
  * @param secret made anew, with a recovery code of its own
- * @param keeps tokens (jti) that were made before and can still be redeemed
+ * @param keeps SHA-256 (base64url) of the grants that were made before and can still be redeemed
+ * @returns keys whose `records` belong into the new secret: `secretToText({ ...secret, records })`
  * @throws MeshError key_corrupt when the code is malformed or another owner's
  */
 export async function rotateOwner(
@@ -132,7 +138,10 @@ export async function rotateOwner(
     ...(keeps.length === 0 ? {} : { keeps: [...keeps] }),
   };
   const next = await signObject('owner-record', ownerRecordSchema, record, recoveryKey);
-  return ownerKeys(secret, [...records, next]);
+  const chain = [...records, next];
+  if (!ownerRecordsField.safeParse(chain).success)
+    throw new MeshError('message_too_large', `An owner has at most ${limits.maxOwnerRecords} records`);
+  return ownerKeys(secret, chain);
 }
 
 async function deriveKeys(secret: OwnerSecret) {
@@ -202,22 +211,46 @@ export async function secretToText(secret: OwnerSecret): Promise<string> {
 /** @throws MeshError key_corrupt saying what is wrong */
 export async function secretFromText(text: string): Promise<OwnerSecret> {
   const trimmed = text.trim();
-  const bytes = trimmed.startsWith(rotatedPrefix)
-    ? await openLongText(rotatedPrefix, trimmed, 'secret')
-    : await openText(secretPrefix, trimmed, 64, 'secret');
-  const seed = bytes.slice(0, 32);
-  // Random bytes have some thirty different values among thirty-two; a pattern that somebody made up has few.
-  if (new Set(seed).size < leastDistinctBytes)
+  const secret = trimmed.startsWith(rotatedPrefix)
+    ? await openRotated(trimmed)
+    : readHead(await openText(secretPrefix, trimmed, headBytes, 'secret'));
+  if (isWeak(secret.seed))
     throw new MeshError('key_corrupt', 'The secret is weak: it was not made at random');
-  const secret = { seed, recoveryKeyHash: bytes.slice(32, 64) };
-  if (bytes.length === 64) return secret;
-  const records = new TextDecoder().decode(bytes.slice(64)).split(' ');
-  if (!ownerRecordsField.safeParse(records).success)
-    throw new MeshError('key_corrupt', 'The secret is not complete');
-  return { ...secret, records };
+  return secret;
 }
 
-const leastDistinctBytes = 16;
+/** Seed and hash of the recovery key. */
+const headBytes = 64;
+
+function readHead(bytes: Bytes): OwnerSecret {
+  return { seed: bytes.slice(0, 32), recoveryKeyHash: bytes.slice(32, headBytes) };
+}
+
+async function openRotated(text: string): Promise<OwnerSecret> {
+  const bytes = await openLongText(rotatedPrefix, text, 'secret');
+  let secret: OwnerSecret;
+  try {
+    const records = fromUtf8(bytes.slice(headBytes)).split(' ');
+    secret = { ...readHead(bytes), records };
+    if (!ownerRecordsField.safeParse(records).success) throw new TypeError('not a list of records');
+    await ownerKeys(secret);
+  } catch (cause) {
+    throw new MeshError('key_corrupt', 'The secret and the records in it do not belong together', { cause });
+  }
+  return secret;
+}
+
+/**
+ * Made up and not drawn: a pattern, a row of numbers, a sentence. Thirty-two random bytes have some thirty different
+ * values, as have the steps between them; not one seed in ten thousand million is refused by mistake.
+ */
+function isWeak(seed: Bytes): boolean {
+  const steps = [...seed].map((value, i) => (value - (seed[i - 1] ?? 0) + 256) % 256);
+  const isText = seed.every((value) => value >= 0x20 && value < 0x7f);
+  return isText || [seed, steps].some((values) => new Set(values).size < leastDistinct);
+}
+
+const leastDistinct = 16;
 const maxSecretTextLength = 128 * 1024;
 
 const checksumBytes = 4;
@@ -246,11 +279,20 @@ async function openText(prefix: string, text: string, length: number, what: stri
   return body;
 }
 
+/** Of no fixed length, so that what was cut off looks like any other change. */
 async function openLongText(prefix: string, text: string, what: string): Promise<Bytes> {
-  const length = Math.floor(((text.length - prefix.length) * 3) / 4) - checksumBytes;
-  if (length < 64) throw new MeshError('key_corrupt', `The ${what} is not complete`);
   if (text.length > maxSecretTextLength) throw new MeshError('key_corrupt', `The ${what} is too long`);
-  return openText(prefix, text, length, what);
+  const sealed = text.slice(prefix.length);
+  // What follows the head is what the prefix promises: without it the text would be of the other kind.
+  if (sealed.length <= ((headBytes + checksumBytes) * 4) / 3 + 1)
+    throw new MeshError('key_corrupt', `The ${what} is not complete`);
+  if (!/^[A-Za-z0-9_-]*$/.test(sealed))
+    throw new MeshError('key_corrupt', `The ${what} has characters that do not belong there`);
+  const bytes = isBase64Url(sealed) ? fromBase64Url(sealed) : new Uint8Array(checksumBytes);
+  const body = bytes.slice(0, -checksumBytes);
+  if (body.length === 0 || !equalBytes(await checksum(body), bytes.slice(-checksumBytes)))
+    throw new MeshError('key_corrupt', `The ${what} has a typing error or is not complete`);
+  return body;
 }
 
 async function derive(seed: Bytes, info: string): Promise<Bytes> {

@@ -1,7 +1,7 @@
 /**
  * An owner's revocations: a numbered, hash-linked list, each entry signed by the owner, so that whoever hands
- * it on can withhold its end but change nothing. A rotation of the owner's key begins a new list: memberships
- * and grants of the epoch before are void, and so is what was said about them.
+ * it on can withhold its end but change nothing. A rotation of the owner's key begins a new list, for the old key
+ * counts no more; what the owner wants to stay revoked it signs anew (`renewRevocations`).
  */
 
 import * as z from 'zod/mini';
@@ -11,7 +11,7 @@ import { jwsField, key32Field, ownerIdField, signedFields, timeField } from './f
 import { limits } from './limits.ts';
 import type { Owner, OwnerKeys } from './owner.ts';
 import { ownerRecordsField } from './owner.ts';
-import { hashObject, signObject, verifyObject } from './signed-object.ts';
+import { hashObject, peekObject, signObject, verifyObject } from './signed-object.ts';
 
 /**
  * Written out and never reused. A device (PeerId), for good; what another owner was given until then (owner id); a
@@ -77,11 +77,12 @@ export const revocationMessageSchema = z.discriminatedUnion('kind', [
 ]);
 export type RevocationMessage = z.infer<typeof revocationMessageSchema>;
 
-/** What entries are held against. `owner` is whose list counts for it. */
+/** A membership or a share, as entries are held against it. */
 export interface Revocable {
-  /** The device. */
+  /** The device; for a share the cocoon. */
   readonly peerId: string;
   readonly jti: string | null;
+  /** Seconds since 1970. */
   readonly granted: number;
   /** The owner that the device is shared with, for a share. */
   readonly coOwner?: string;
@@ -89,7 +90,8 @@ export interface Revocable {
 
 /**
  * Does an entry of the owner who gave the right end it? A device is revoked for good: its key is not trusted any
- * more. An owner can be invited again, so only what was given before the entry ends.
+ * more. An owner can be invited again, so only what was given before the entry ends, or in the same second.
+ * Whose list it is, the caller sees to: an entry ends rights of its own owner only.
  */
 export function ends({ kind, subject, iat }: Revocation, right: Revocable): boolean {
   switch (kind) {
@@ -104,34 +106,54 @@ export function ends({ kind, subject, iat }: Revocation, right: Revocable): bool
   }
 }
 
-/** Does an entry of the co-owner's own list give the share back? */
+/** Does an entry of the co-owner's own list give the share back? Only it, and only its own. */
 export function givesBack({ kind, subject, iat }: Revocation, share: Revocable): boolean {
   return kind === 'share' && subject === share.peerId && share.granted <= iat;
 }
 
-/** The next entry after `list`, which is of the owner's present epoch. */
+/**
+ * The next entry after `list`, which is of the owner's present epoch.
+ * @param content `now` must not be before what it is to end was granted (`ends`): use the highest time that the owner
+ * is known to have signed, where its clocks differ. It is never before the entry before.
+ * @throws MeshError bad_message | message_too_large
+ */
 export async function signRevocation(
   owner: OwnerKeys,
   list: readonly string[],
   content: { kind: RevocationKind; subject: string; now: number },
 ): Promise<string> {
   const last = list.at(-1);
-  return signObject(
-    'revocation',
-    revocationSchema,
-    {
-      v: 1,
-      crit: [],
-      iss: owner.id,
-      epoch: owner.epoch,
-      n: list.length + 1,
-      ...(last === undefined ? {} : { previous: toBase64Url(await hashObject(last)) }),
-      kind: content.kind,
-      subject: content.subject,
-      iat: content.now,
-    },
-    owner.key,
-  );
+  const before = last === undefined ? 0 : peekObject('revocation', revocationSchema, last).iat;
+  const { kind, subject, now } = content;
+  return signEntry(owner, list, { kind, subject, iat: Math.max(now, before) });
+}
+
+/**
+ * The first entries after a rotation. A revoked device stays revoked for good, and a token that the rotation keeps
+ * must not come to somebody who was removed: the old list does not count any more, so they are said again, with
+ * their own dates, for an owner may have been invited again since.
+ * @param owner of the new epoch
+ * @param entries of the epoch before, oldest first, without those that whoever had the old secret made
+ */
+export async function renewRevocations(
+  owner: OwnerKeys,
+  entries: readonly Pick<Revocation, 'kind' | 'subject' | 'iat'>[],
+): Promise<string[]> {
+  const list: string[] = [];
+  for (const { kind, subject, iat } of entries)
+    list.push(await signEntry(owner, list, { kind, subject, iat }));
+  return list;
+}
+
+async function signEntry(
+  owner: OwnerKeys,
+  list: readonly string[],
+  content: Pick<Revocation, 'kind' | 'subject' | 'iat'>,
+): Promise<string> {
+  const last = list.at(-1);
+  const link = last === undefined ? {} : { previous: toBase64Url(await hashObject(last)) };
+  const head = { v: 1, crit: [], iss: owner.id, epoch: owner.epoch, n: list.length + 1 };
+  return signObject('revocation', revocationSchema, { ...head, ...link, ...content }, owner.key);
 }
 
 /**

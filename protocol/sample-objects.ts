@@ -18,7 +18,9 @@ import { ownerKeys, rotateOwner } from './owner.ts';
 import type { Hello } from './peer-messages.ts';
 import { helloSchema } from './peer-messages.ts';
 import { signRevocation } from './revocation.ts';
-import { adminRights, memberRights } from './rights.ts';
+import { adminRights, coOwnerRights, memberRights } from './rights.ts';
+import type { ShareProof } from './share.ts';
+import { signShare, verifyShare } from './share.ts';
 import type { ClientMessage, DeviceEntry, ServerMessage } from './signaling-messages.ts';
 import { clientMessageSchema, serverMessageSchema, signInParts } from './signaling-messages.ts';
 import { signTicket } from './ticket.ts';
@@ -72,8 +74,19 @@ export async function sampleObjects() {
     receiptKey: signaling.receiptKey.publicKey,
   };
   const { token, jti } = await createSetupToken(owner, { ...terms, scope: 'enroll' }, oneTimeSeed);
-  const coOwn = { ...terms, scope: 'co-own', until: sampleNow + 86_400, cocoon: device.peerId } as const;
-  const { token: coOwnToken } = await createSetupToken(owner, coOwn, await sampleSeed('co-own'));
+  const coOwn = {
+    ...terms,
+    scope: 'co-own',
+    rights: coOwnerRights,
+    until: sampleNow + 86_400,
+    cocoon: device.peerId,
+  } as const;
+  const coOwnSeed = await sampleSeed('co-own');
+  const {
+    token: coOwnToken,
+    jti: coOwnJti,
+    grantHash: coOwnGrantHash,
+  } = await createSetupToken(owner, coOwn, coOwnSeed);
   const redemption = await redeem(await readSetupToken(token), device, device.peerId);
   const receipt = await signReceipt(signaling.receiptKey, {
     jti,
@@ -86,12 +99,25 @@ export async function sampleObjects() {
     otherOwner.id,
     otherOwner.records,
   );
+  const coOwnReceipt = await signReceipt(signaling.receiptKey, {
+    jti: coOwnJti,
+    redeemer: otherOwner.id,
+    now: sampleNow + 60,
+  });
+  const shareClaim: ShareProof & { kind: 'claim' } = {
+    kind: 'claim',
+    redemption: coOwnRedemption,
+    receipt: coOwnReceipt,
+  };
+  const share = await signShare(owner, await verifyShare(shareClaim, sampleNow), 2, sampleNow + 120);
   const membership = await signMembership(owner, {
     peerId: device.peerId,
     serial: 3,
     rights: [...memberRights, ...adminRights],
     now: sampleNow + 120,
+    granted: sampleNow,
     expires: sampleNow + 30 * 86_400,
+    until: sampleNow + 60 * 86_400,
     jti,
   });
   const record = await signDeviceRecord(device, {
@@ -101,6 +127,15 @@ export async function sampleObjects() {
     services: [{ name: 'grafana', type: 'http' }],
     capabilities: [{ protocol: 'proxy.http', version: '1.0.0' }],
     location: 'office',
+    iat: sampleNow,
+  });
+  const guestRecord = await signDeviceRecord(device, {
+    kind: 'cocoon',
+    name: 'laptop',
+    seq: 7,
+    services: [],
+    capabilities: [],
+    audience: otherOwner.id,
     iat: sampleNow,
   });
   const firstRevocation = await signRevocation(owner, [], {
@@ -132,7 +167,7 @@ export async function sampleObjects() {
     .setJti('sample')
     .sign(signaling.accessKey.privateKey);
   const nextSecret = (await sampleSecret('owner, epoch 1')).secret;
-  const rotated = await rotateOwner(owner.records, recoveryCode, nextSecret);
+  const rotated = await rotateOwner(owner.records, recoveryCode, nextSecret, [coOwnGrantHash]);
   const claim: MembershipProof & { kind: 'claim' } = { kind: 'claim', redemption, receipt };
   return {
     secret,
@@ -147,12 +182,18 @@ export async function sampleObjects() {
     token,
     jti,
     coOwnToken,
+    coOwnJti,
+    coOwnGrantHash,
     redemption,
     coOwnRedemption,
+    coOwnReceipt,
+    shareClaim,
+    share: share as ShareProof & { kind: 'share' },
     receipt,
     claim,
     membership: membership as MembershipProof & { kind: 'membership' },
     record,
+    guestRecord,
     revocations: [firstRevocation, secondRevocation],
     ticket,
     access,
@@ -167,6 +208,7 @@ export function sampleSigned(sample: SampleObjects) {
     grant: sample.redemption.grant,
     receipt: sample.receipt,
     membership: sample.membership.membership,
+    share: sample.share.share,
     'device-record': sample.record,
     revocation: sample.revocations[0] ?? '',
     ticket: sample.ticket,
@@ -182,7 +224,8 @@ export async function sampleSignIn(sample: SampleObjects) {
   return signLabelled(sample.device, SignatureLabel.signIn, signInParts(content));
 }
 
-export function sampleHello({ membership, record, owner }: SampleObjects): Hello {
+/** To a cocoon of another owner, with everything that a HELLO may have. */
+export function sampleHello({ membership, record, owner, share, revocations }: SampleObjects): Hello {
   return {
     versions: [...sessionVersions],
     carriers: ['webrtc'],
@@ -190,21 +233,31 @@ export function sampleHello({ membership, record, owner }: SampleObjects): Hello
     instance: nonce,
     membership,
     record,
-    revocations: [{ owner: owner.id, epoch: 0, n: 0, entries: [] }],
+    share,
+    signs: true,
+    revocations: [{ owner: owner.id, epoch: 0, n: 2, entries: revocations }],
     max_streams: 1024,
+    resume: { session: serverNonce, generation: 2, received: 300 },
   };
 }
 
 /** Every message of a client, in the order of use. */
 export async function sampleClientMessages(sample: SampleObjects): Promise<ClientMessage[]> {
-  const { device, otherDevice, record, membership, redemption, owner, revocations } = sample;
+  const { device, otherDevice, record, guestRecord, membership, redemption, owner, revocations } = sample;
+  const { coOwnRedemption, share, shareClaim } = sample;
   const signature = toBase64Url(await sampleSignIn(sample));
   return [
     { type: 'sign_in', peer_id: device.peerId, nonce },
     { type: 'sign_in_proof', signature, record, membership },
     { type: 'sign_in_proof', signature, record, redemption },
+    { type: 'sign_in_proof', signature, record, membership, oidc_token: 'e30.e30.AAAA' },
     { type: 'record', record },
+    { type: 'record', record: guestRecord },
     { type: 'membership', membership },
+    { type: 'claim', id: 0, redemption: coOwnRedemption },
+    { type: 'issue', peer_id: device.peerId, membership },
+    { type: 'share', share },
+    { type: 'share', share: shareClaim },
     { type: 'load', load: 0.25 },
     { type: 'lookup', id: 1, protocol: 'llm.chat', version: '^1.0.0' },
     { type: 'introduce', id: 2, peer_id: otherDevice.peerId },
@@ -219,7 +272,8 @@ export async function sampleClientMessages(sample: SampleObjects): Promise<Clien
 
 /** Every message of the server, in the order of use. */
 export function sampleServerMessages(sample: SampleObjects): ServerMessage[] {
-  const { device, record, membership, receipt, ticket, access, signaling, owner, revocations } = sample;
+  const { device, record, guestRecord, membership, receipt, ticket, access, signaling, owner } = sample;
+  const { revocations, share, shareClaim, coOwnReceipt, rotated } = sample;
   const entry: DeviceEntry = {
     peer_id: device.peerId,
     online: true,
@@ -228,6 +282,7 @@ export function sampleServerMessages(sample: SampleObjects): ServerMessage[] {
     membership,
     last_seen: sampleNow,
   };
+  const shared: DeviceEntry = { ...entry, record: guestRecord, share: shareClaim };
   const capability = { protocol: 'llm.chat', version: '1.0.0' };
   return [
     { type: 'challenge', nonce: serverNonce, time: sampleNow },
@@ -238,14 +293,24 @@ export function sampleServerMessages(sample: SampleObjects): ServerMessage[] {
       receipt_key: toBase64Url(signaling.receiptKey.publicKey),
       access_token: access,
       receipt,
-      devices: [entry],
-      revocations: [{ owner: owner.id, list: revocations }],
+      membership,
+      devices: [entry, shared],
+      shares: [share],
+      revocations: [
+        { owner: owner.id, list: revocations },
+        { owner: owner.id, records: rotated.records, list: [] },
+      ],
     },
     { type: 'device', device: entry },
+    { type: 'device', device: shared },
+    { type: 'membership', membership },
+    { type: 'share', share: shareClaim },
+    { type: 'claimed', id: 0, receipt: coOwnReceipt },
     { type: 'lookup_result', id: 1, matches: [{ peer_id: device.peerId, capability, load: 0.5 }] },
     { type: 'introduction', id: 2, ticket, device: entry },
     { type: 'signal', jti: nonce, payload: { kind: 'offer', sdp: 'v=0\r\n' } },
     { type: 'revocations', owner: owner.id, list: revocations },
+    { type: 'revocations', owner: owner.id, records: rotated.records, list: [] },
     { type: 'pong', id: 3 },
     { type: 'error', id: 4, code: 'rate_limited', message: 'Too many requests', retry_after_ms: 1000 },
     { type: 'goodbye', retry_after_ms: 500 },

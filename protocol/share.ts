@@ -2,11 +2,15 @@
  * A share: one cocoon that its owner lets another owner use, wholly or narrowed. Like a membership it is at first
  * the chain of a redeemed token (scope `co-own`) and then signed by the owner; the cocoon itself verifies it, and
  * so does every peer of the other owner. It gives nothing to be passed on.
+ *
+ * The redemption stays in it for good: it holds the other owner's own signature, without which anybody could attach
+ * a cocoon to an owner that never asked for it.
  */
 
 import * as z from 'zod/mini';
 import { MeshError } from './errors.ts';
 import { jwsField, key32Field, ownerIdField, peerIdField, signedFields, timeField } from './fields.ts';
+import type { Redemption } from './grant.ts';
 import { redemptionSchema, verifyReceipt, verifyRedemption } from './grant.ts';
 import { limits } from './limits.ts';
 import type { NewestRecord } from './membership.ts';
@@ -14,7 +18,7 @@ import { earlier, isOutdated } from './membership.ts';
 import type { OwnerKeys } from './owner.ts';
 import { ownerRecordsField, verifyOwnerRecords } from './owner.ts';
 import type { Rights } from './rights.ts';
-import { rightsSchema } from './rights.ts';
+import { coOwnerRights, commonRights, rightsSchema } from './rights.ts';
 import { signObject, verifyObject } from './signed-object.ts';
 
 const shareSchema = z.strictObject({
@@ -36,9 +40,15 @@ const shareSchema = z.strictObject({
   /** The token it came from; revoking the token ends it. */
   jti: key32Field,
 });
+type Share = z.infer<typeof shareSchema>;
 
 export const shareProofSchema = z.discriminatedUnion('kind', [
-  z.object({ kind: z.literal('share'), records: ownerRecordsField, share: jwsField }),
+  z.object({
+    kind: z.literal('share'),
+    records: ownerRecordsField,
+    share: jwsField,
+    redemption: redemptionSchema,
+  }),
   z.object({ kind: z.literal('claim'), redemption: redemptionSchema, receipt: jwsField }),
 ]);
 export type ShareProof = z.infer<typeof shareProofSchema>;
@@ -52,25 +62,40 @@ export interface ProvenShare {
   readonly cocoon: string;
   /** The owner who may use it. */
   readonly coOwner: string;
+  /** Never more than `coOwnerRights`, whatever was signed. */
   readonly rights: Rights;
+  /** When the owner said yes, seconds since 1970. */
   readonly granted: number;
   /** Seconds since 1970, or null when it does not end by itself. */
   readonly expires: number | null;
+  /** Which no renewal passes; null: no such end. */
   readonly until: number | null;
+  /** The token behind it. */
   readonly jti: string;
+  /** SHA-256 of the grant for a claim, which a rotation may keep; null for what the owner signed directly. */
+  readonly grantHash: string | null;
   readonly serial: number;
   /** True for a chain that no device with the owner's secret has confirmed yet. */
   readonly provisional: boolean;
+  /** The co-owner's own signature. */
+  readonly redemption: Redemption;
 }
 
-/** Puts an owner's signature in the place of a claimed chain. @param serial above that of any earlier one */
+/**
+ * Puts an owner's signature in the place of a claimed chain, or of a share of the epoch before.
+ * @param claimed as it was verified
+ * @param serial above that of any earlier one
+ * @throws MeshError membership_invalid when the cocoon is another owner's
+ */
 export async function signShare(
   owner: OwnerKeys,
   claimed: ProvenShare,
   serial: number,
   now: number,
 ): Promise<ShareProof> {
-  const { cocoon, coOwner, rights, granted, until, jti } = claimed;
+  const { cocoon, coOwner, rights, granted, until, jti, redemption } = claimed;
+  if (claimed.owner !== owner.id)
+    throw new MeshError('membership_invalid', 'The cocoon to be shared belongs to another owner');
   const share = await signObject(
     'share',
     shareSchema,
@@ -90,11 +115,11 @@ export async function signShare(
     },
     owner.key,
   );
-  return { kind: 'share', records: owner.records, share };
+  return { kind: 'share', records: owner.records, share, redemption };
 }
 
 /**
- * Who may use the cocoon by it, and whose the cocoon is, the caller compares.
+ * Whether it is this cocoon's and this co-owner's, the caller compares, with what their own memberships say.
  * @param now seconds since 1970
  * @param newest the newest record of the cocoon's owner that was ever seen
  * @throws MeshError membership_invalid | membership_expired | unknown_constraint
@@ -132,37 +157,55 @@ async function verifySigned(proof: ShareProof & { kind: 'share' }): Promise<Prov
   const share = await verifyObject('share', shareSchema, proof.share, owner.publicKey);
   if (share.iss !== owner.id || share.epoch !== owner.epoch)
     throw new MeshError('membership_invalid', 'The share is of another owner or epoch');
+  await assertAccepted(proof.redemption, share);
   return {
     owner: owner.id,
     epoch: owner.epoch,
     cocoon: share.cocoon,
     coOwner: share.sub,
-    rights: share.rights,
+    rights: commonRights(share.rights, coOwnerRights),
     granted: share.granted,
     expires: share.until ?? null,
     until: share.until ?? null,
     jti: share.jti,
+    grantHash: null,
     serial: share.serial,
     provisional: false,
+    redemption: proof.redemption,
   };
 }
 
+/** The grant may be of an earlier epoch of the same owner; what it allows is the share's to say. */
+async function assertAccepted(redemption: Redemption, share: Share): Promise<void> {
+  const { owner, grant } = await verifyRedemption(redemption);
+  const same =
+    grant.scope === 'co-own' &&
+    owner.id === share.iss &&
+    grant.cocoon === share.cocoon &&
+    grant.jti === share.jti &&
+    redemption.redeemer === share.sub;
+  if (!same) throw new MeshError('membership_invalid', 'The co-owner did not accept this share');
+}
+
 async function verifyClaim(proof: ShareProof & { kind: 'claim' }): Promise<ProvenShare> {
-  const { owner, grant } = await verifyRedemption(proof.redemption);
+  const { redemption } = proof;
+  const { owner, grant, grantHash } = await verifyRedemption(redemption);
   if (grant.scope !== 'co-own' || grant.cocoon === undefined)
     throw new MeshError('membership_invalid', 'Only a cocoon that was granted is shared');
-  const receipt = await verifyReceipt(proof.receipt, grant, proof.redemption.redeemer);
+  const receipt = await verifyReceipt(proof.receipt, grant, redemption.redeemer);
   return {
     owner: owner.id,
     epoch: owner.epoch,
     cocoon: grant.cocoon,
-    coOwner: proof.redemption.redeemer,
-    rights: grant.rights,
+    coOwner: redemption.redeemer,
+    rights: commonRights(grant.rights, coOwnerRights),
     granted: grant.iat,
     expires: earlier(receipt.iat + limits.provisionalMs / 1000, grant.until),
     until: grant.until ?? null,
     jti: grant.jti,
+    grantHash,
     serial: 0,
     provisional: true,
+    redemption,
   };
 }

@@ -13,6 +13,7 @@ import { importPublicKey } from './identity.ts';
 import { verifyMembership } from './membership.ts';
 import { verifyOwnerRecords } from './owner.ts';
 import { verifyRevocations } from './revocation.ts';
+import { verifyShare } from './share.ts';
 import { sampleNow, sampleObjects, sampleSigned } from './sample-objects.ts';
 import type { SignedType } from './signed-object.ts';
 import { maxSignedObjectBytes, peekObject, signObject, signedTypes, verifyObject } from './signed-object.ts';
@@ -32,6 +33,8 @@ const places: Record<SignedType, (jws: string) => Promise<unknown>> = {
   receipt: (jws) => verifyReceipt(jws, grant, device.peerId),
   membership: (membership) =>
     verifyMembership({ kind: 'membership', records, membership }, device.peerId, sampleNow),
+  share: (share) =>
+    verifyShare({ kind: 'share', records, share, redemption: sample.coOwnRedemption }, sampleNow),
   'device-record': (jws) => verifyDeviceRecord(jws, device.peerId),
   revocation: (jws) => verifyRevocations([jws], verifiedOwner),
   ticket: (jws) => {

@@ -22,22 +22,40 @@ export interface NeededRight {
 export const capabilityOpenSchema = z.object({ protocol: protocolField });
 export const tasksOpenSchema = z.object({ verb: z.enum(['read', 'write', 'run']) });
 
-/** Null: the protocol needs no right of its own. @throws MeshError bad_message | message_too_large */
+type Need = (header: Uint8Array) => NeededRight | null;
+
+const none: Need = () => null;
+
+/** Every protocol is named, so that a new one cannot be open to all because nobody thought of it. */
+const needs: Record<keyof typeof streamProtocols, Need> = {
+  /** Judged by their handlers, see above. */
+  http: none,
+  tcp: none,
+  /** Each request needs its own right; `renew` none. */
+  owner: none,
+  /** The answer holds what the asker may use. */
+  describe: none,
+  /** Whoever has a session may learn and tell who lost a right. */
+  revocations: none,
+  query: () => ({ protocol: 'query', verb: 'use', name: null }),
+  capability: (header) => {
+    const { protocol } = decode(capabilityOpenSchema, header, limits.maxOpenHeaderBytes);
+    return { protocol: 'capability', verb: 'use', name: protocol };
+  },
+  tasks: (header) => {
+    const { verb } = decode(tasksOpenSchema, header, limits.maxOpenHeaderBytes);
+    return { protocol: 'tasks', verb, name: null };
+  },
+};
+
+const needByProtocol: ReadonlyMap<string, Need> = new Map(
+  Object.entries(needs).map(([name, need]) => [streamProtocols[name as keyof typeof streamProtocols], need]),
+);
+
+/**
+ * Null: the protocol needs no right of its own, or is one that nobody serves.
+ * @throws MeshError bad_message | message_too_large
+ */
 export function neededRight(protocol: string, header: Uint8Array): NeededRight | null {
-  switch (protocol) {
-    case streamProtocols.query:
-      return { protocol: 'query', verb: 'use', name: null };
-    case streamProtocols.capability: {
-      const head = decode(capabilityOpenSchema, header, limits.maxOpenHeaderBytes);
-      return { protocol: 'capability', verb: 'use', name: head.protocol };
-    }
-    case streamProtocols.tasks:
-      return {
-        protocol: 'tasks',
-        verb: decode(tasksOpenSchema, header, limits.maxOpenHeaderBytes).verb,
-        name: null,
-      };
-    default:
-      return null;
-  }
+  return needByProtocol.get(protocol)?.(header) ?? null;
 }

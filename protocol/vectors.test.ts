@@ -13,9 +13,10 @@ import { readFrameHead } from './frame.ts';
 import type { Redemption } from './grant.ts';
 import { readSetupToken, verifyReceipt, verifyRedemption } from './grant.ts';
 import { verifyMembership } from './membership.ts';
-import { secretFromText, secretToText, verifyOwnerRecords } from './owner.ts';
+import { ownerKeys, secretFromText, secretToText, verifyOwnerRecords } from './owner.ts';
 import { helloSchema } from './peer-messages.ts';
 import { verifyRevocations } from './revocation.ts';
+import { verifyShare } from './share.ts';
 import {
   encodeFrame,
   sampleEncodings,
@@ -55,6 +56,7 @@ describe('the kept vectors', () => {
       owner_key: toHex(owner.key.publicKey),
       discovery_key: toHex(owner.discoveryKey),
       secret: await secretToText(sample.secret),
+      secret_of_epoch_1: await secretToText({ ...sample.nextSecret, records: sample.rotated.records }),
       recovery_code: sample.recoveryCode,
       device: device.peerId,
       device_key: toHex(device.publicKey),
@@ -72,13 +74,20 @@ describe('the kept vectors', () => {
       'second revocation': sample.revocations[1] ?? '',
       redemption: sample.redemption,
       co_own_redemption: sample.coOwnRedemption,
+      co_own_receipt: sample.coOwnReceipt,
+      'device-record for another owner': sample.guestRecord,
     };
     assert.deepEqual(kept('signed-objects', fresh), fresh);
   });
 
   it('of signed objects are accepted, each in its place', async () => {
-    const file = read('signed-objects') as ReturnType<typeof sampleSigned> & { redemption: Redemption };
-    const { redemption, receipt, membership, ticket } = file;
+    const file = read('signed-objects') as ReturnType<typeof sampleSigned> & {
+      redemption: Redemption;
+      co_own_redemption: Redemption;
+      co_own_receipt: string;
+      'device-record for another owner': string;
+    };
+    const { redemption, receipt, membership, ticket, share, co_own_redemption: accepted } = file;
     const records = [file['owner-record']];
     assert.equal((await verifyOwnerRecords(records)).id, owner.id);
     const { grant } = await verifyRedemption(redemption);
@@ -87,7 +96,13 @@ describe('the kept vectors', () => {
     assert.equal(claim.provisional, true);
     const proof = { kind: 'membership', records, membership } as const;
     assert.equal((await verifyMembership(proof, device.peerId, sampleNow)).serial, 3);
+    const signedShare = { kind: 'share', records, share, redemption: accepted } as const;
+    assert.equal((await verifyShare(signedShare, sampleNow)).coOwner, sample.otherOwner.id);
+    const shareClaim = { kind: 'claim', redemption: accepted, receipt: file.co_own_receipt } as const;
+    assert.equal((await verifyShare(shareClaim, sampleNow)).provisional, true);
     assert.equal((await verifyDeviceRecord(file['device-record'], device.peerId)).name, 'laptop');
+    const guestRecord = await verifyDeviceRecord(file['device-record for another owner'], device.peerId);
+    assert.equal(guestRecord.audience, sample.otherOwner.id);
     const [entry] = await verifyRevocations([file.revocation], await verifyOwnerRecords(records));
     assert.equal(entry?.subject, otherDevice.peerId);
     const expected = { offerer: device.peerId, answerer: otherDevice.peerId };
@@ -96,8 +111,13 @@ describe('the kept vectors', () => {
   });
 
   it('of texts are read back', async () => {
-    const file = read('keys') as { secret: string; setup_token: string; co_own_token: string };
+    const file = read('keys') as Record<
+      'secret' | 'secret_of_epoch_1' | 'setup_token' | 'co_own_token',
+      string
+    >;
     assert.deepEqual(await secretFromText(file.secret), sample.secret);
+    const rotated = await ownerKeys(await secretFromText(file.secret_of_epoch_1));
+    assert.deepEqual([rotated.id, rotated.epoch], [owner.id, 1]);
     assert.equal((await readSetupToken(file.setup_token)).grant.scope, 'enroll');
     assert.equal((await readSetupToken(file.co_own_token)).grant.cocoon, device.peerId);
   });
