@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { action } from './command-context.ts';
+import * as audit from './commands/audit.ts';
 import * as devices from './commands/devices.ts';
 import * as doctor from './commands/doctor.ts';
 import * as fetch from './commands/fetch.ts';
@@ -114,6 +115,10 @@ export function createProgram(environment: Environment): Command {
   const logsCommand = add(program, 'logs', 'cocoon logs --follow');
   logs.describe(logsCommand);
   action(logsCommand, environment, logs.logs);
+
+  const auditCommand = add(program, 'audit', 'cocoon audit --verify');
+  audit.describe(auditCommand);
+  action(auditCommand, environment, audit.audit);
 
   const versionCommand = add(program, 'version', 'cocoon version').description('Which version this is.');
   action(versionCommand, environment, version.version);
