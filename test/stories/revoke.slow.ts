@@ -1,0 +1,261 @@
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { HostileSignaling } from '../doubles/hostile-signaling.ts';
+import { CocoonProcess, enginePairs, enroll, failure, sees } from './cocoon-process.ts';
+import { get } from './gateway-client.ts';
+import { Origin } from './origin.ts';
+import { foreignName, listedAs } from './shares.ts';
+
+/** How long a session of somebody who was revoked may live on. */
+const cutWithinMs = 2_000;
+
+describe('revoking', () => {
+  let origin: Origin;
+
+  before(async () => {
+    origin = await Origin.start();
+  });
+
+  after(async () => {
+    await origin[Symbol.asyncDispose]();
+  });
+
+  interface Mesh extends AsyncDisposable {
+    readonly signaling: CocoonProcess;
+    readonly laptop: CocoonProcess;
+    readonly box: CocoonProcess;
+    readonly args: readonly string[];
+  }
+
+  /** The owner's `laptop` with the secret, its `box` with a service, and a signaling server beside them. */
+  async function mesh(
+    engines: (typeof enginePairs)[number] = ['libdatachannel', 'libdatachannel'],
+  ): Promise<Mesh> {
+    const parts = new AsyncDisposableStack();
+    const signaling = parts.use(await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] }));
+    const args = ['--gateway-port', '0', '--signaling', signaling.signaling];
+    const laptop = parts.use(
+      await CocoonProcess.start({ command: 'run', args: ['--name', 'laptop', ...args], engine: engines[0] }),
+    );
+    const box = parts.use(
+      await enroll(laptop, { name: 'box', engine: engines[1], args: ['--service', `web:${origin.port}`] }),
+    );
+    await sees(laptop, 'box', 'web');
+    return { signaling, laptop, box, args, [Symbol.asyncDispose]: () => parts.disposeAsync() };
+  }
+
+  async function guest({ laptop, box, args }: Mesh, name: string): Promise<CocoonProcess> {
+    const device = await CocoonProcess.start({ command: 'run', args: ['--name', name, ...args] });
+    const { token } = await laptop.json<{ token: string }>(
+      'generate-token',
+      '--scope',
+      'co-own',
+      '--cocoon',
+      'box',
+    );
+    const claimed = await device.command(['claim', '-'], { input: token });
+    assert.equal(claimed.code, 0, claimed.stderr);
+    await foreignName(device, box.peerId);
+    return device;
+  }
+
+  /** A download that never ends by itself: when its last byte came after `act`, in milliseconds. */
+  async function cutAfter(who: CocoonProcess, device: string, act: () => Promise<unknown>): Promise<number> {
+    const response = await get(who, `${device}/web/endless`);
+    let acted = 0;
+    let acting: Promise<unknown> | null = null;
+    try {
+      for await (const _ of response) acting ??= act().then(() => (acted = Date.now()));
+    } catch {
+      // Broken off, as it must be.
+    }
+    const ended = Date.now();
+    await acting;
+    return ended - acted;
+  }
+
+  for (const engines of enginePairs)
+    test(`a device cuts its live sessions within two seconds, whoever of the others it has them with (${engines.join(' and ')})`, async (t) => {
+      await using owned = await mesh(engines);
+      const { laptop, box } = owned;
+      await using thief = await enroll(laptop, { name: 'thief', engine: engines[0] });
+      await sees(thief, 'box', 'web');
+      const ms = await cutAfter(thief, 'box', () => laptop.json('revoke', 'thief'));
+      t.diagnostic(`cut after ${ms} ms`);
+      assert.ok(ms < cutWithinMs, `${ms} ms`);
+      assert.equal(await listedAs(box, thief.peerId), null);
+      assert.equal(await listedAs(laptop, thief.peerId), null);
+      const { signaling } = await thief.json<{ signaling: { problem: { code: string } } }>('status');
+      assert.equal(signaling.problem.code, 'revoked');
+    });
+
+  test('an owner cuts the live sessions of all of its devices within two seconds', async (t) => {
+    await using owned = await mesh();
+    await using anna = await guest(owned, 'anna');
+    const { owner } = await anna.json<{ owner: string }>('status');
+    const name = await foreignName(anna, owned.box.peerId);
+    const ms = await cutAfter(anna, name, () => owned.laptop.json('owners', 'remove', owner));
+    t.diagnostic(`cut after ${ms} ms`);
+    assert.ok(ms < cutWithinMs, `${ms} ms`);
+    assert.equal((await failure(anna.home, ['ping', name])).code, 'device_not_found');
+    assert.deepEqual(await owned.box.json<unknown[]>('owners', 'list'), []);
+    // Invited again, she is back: what was taken is what was given before.
+    const { token } = await owned.laptop.json<{ token: string }>(
+      'generate-token',
+      '--scope',
+      'co-own',
+      '--cocoon',
+      'box',
+    );
+    assert.equal((await anna.command(['claim', '-'], { input: token })).code, 0);
+    await sees(anna, await foreignName(anna, owned.box.peerId), 'web');
+  });
+
+  test('cuts with signaling stopped, too, over the sessions that are there', async (t) => {
+    await using owned = await mesh();
+    const { laptop, box, signaling } = owned;
+    await using thief = await enroll(laptop, { name: 'thief', engine: 'libdatachannel' });
+    await sees(thief, 'box', 'web');
+    assert.equal((await laptop.command(['ping', 'box', '--count', '1'])).code, 0);
+    const ms = await cutAfter(thief, 'box', async () => {
+      await signaling.stop();
+      await laptop.json('revoke', 'thief');
+    });
+    t.diagnostic(`cut after ${ms} ms`);
+    assert.ok(ms < cutWithinMs, `${ms} ms`);
+    const { stdout } = await box.command(['audit', '--json']);
+    assert.match(stdout, /device\.revoked/);
+  });
+
+  test('survives restarts of everything', async () => {
+    await using owned = await mesh();
+    const { laptop, box, signaling } = owned;
+    await using thief = await enroll(laptop, { name: 'thief', engine: 'libdatachannel' });
+    await using anna = await guest(owned, 'anna');
+    await sees(thief, 'box', 'web');
+    const { owner } = await anna.json<{ owner: string }>('status');
+    await laptop.json('revoke', 'thief');
+    await laptop.json('owners', 'remove', owner);
+    const port = new URL(signaling.signaling).port;
+    await signaling.restart({ args: ['--port', port] });
+    for (const cocoon of [laptop, box]) await cocoon.restart({ input: '' });
+    await sees(laptop, 'box', 'web');
+    await thief.stop();
+    await thief.restart({ input: '' });
+    assert.equal((await failure(thief.home, ['ping', 'box'])).code, 'device_not_found');
+    await anna.restart({ input: '' });
+    assert.equal(await listedAs(anna, box.peerId), null);
+    assert.equal((await failure(anna.home, ['ping', box.peerId])).code, 'device_not_found');
+    assert.equal((await laptop.command(['fetch', 'box/web/still'])).stdout, 'hello from /still');
+  });
+
+  test('a device that was off learns it before it serves the one who was revoked', async () => {
+    await using owned = await mesh();
+    const { laptop, box } = owned;
+    await using thief = await enroll(laptop, { name: 'thief', engine: 'libdatachannel' });
+    await sees(thief, 'box', 'web');
+    await box.stop();
+    await laptop.json('revoke', 'thief');
+    await box.restart({ input: '' });
+    await sees(laptop, 'box', 'web');
+    const { stdout } = await box.command(['audit', '--json']);
+    assert.match(stdout, /device\.revoked/);
+    assert.equal(await listedAs(box, thief.peerId), null);
+  });
+
+  test('a device that was off learns it from an informed peer when signaling has forgotten', async () => {
+    await using owned = await mesh();
+    const { laptop, box, signaling } = owned;
+    await using thief = await enroll(laptop, { name: 'thief', engine: 'libdatachannel' });
+    await sees(thief, 'box', 'web');
+    await box.stop();
+    await laptop.json('revoke', 'thief');
+    const port = new URL(signaling.signaling).port;
+    await signaling.stop();
+    for (const file of ['signaling.db', 'signaling.db-wal', 'signaling.db-shm'])
+      await rm(join(signaling.home, file), { force: true });
+    await signaling.restart({ args: ['--port', port] });
+    await box.restart({ input: '' });
+    await sees(laptop, 'box', 'web');
+    for (const end = Date.now() + 20_000; Date.now() < end;)
+      if (/device\.revoked/.test((await box.command(['audit', '--json'])).stdout)) return;
+    assert.fail('the box never learned it');
+  });
+
+  test('a device that hostile signaling keeps in the dark learns it at its first contact with an informed peer', async () => {
+    await using owned = await mesh();
+    const { laptop, box } = owned;
+    await using thief = await enroll(laptop, { name: 'thief', engine: 'libdatachannel' });
+    await sees(thief, 'box', 'web');
+    await box.stop();
+    await laptop.json('revoke', 'thief');
+    const hostile = await HostileSignaling.start();
+    try {
+      const away = (name: string) => ({
+        args: ['--name', name, '--gateway-port', '0', '--signaling', hostile.url],
+        input: '',
+      });
+      await box.restart(away('box'));
+      await laptop.restart(away('laptop'));
+      await thief.restart(away('thief'));
+      await hostile.online(box.peerId, laptop.peerId, thief.peerId);
+      // In the dark it serves the thief; this is what remains, and it ends here:
+      assert.equal((await thief.command(['ping', 'box', '--count', '1'])).code, 0);
+      assert.equal((await laptop.command(['ping', 'box', '--count', '1'])).code, 0);
+      for (const end = Date.now() + cutWithinMs; Date.now() < end;)
+        if ((await box.json<{ sessions: number }>('status')).sessions === 1) break;
+      assert.equal((await box.json<{ sessions: number }>('status')).sessions, 1);
+      assert.notEqual((await thief.command(['ping', 'box', '--count', '1'])).code, 0);
+    } finally {
+      await hostile.close();
+    }
+  });
+
+  test('ends tokens: one that an owner was given cannot be redeemed by a revoked device, nor an access token be used', async () => {
+    await using owned = await mesh();
+    const { laptop } = owned;
+    await using admin = await CocoonProcess.start({
+      command: 'run',
+      args: ['--name', 'admin', ...owned.args, '--token', '-'],
+      input: (await laptop.json<{ token: string }>('generate-token', '--admin')).token,
+    });
+    await sees(admin, 'laptop');
+    // An admin asks the device with the secret, from anywhere.
+    const { token } = await admin.json<{ token: string }>('generate-token');
+    await using joined = await CocoonProcess.start({
+      command: 'run',
+      args: ['--name', 'joined', ...owned.args, '--token', '-'],
+      input: token,
+    });
+    await admin.json('revoke', 'joined');
+    for (const end = Date.now() + 5_000; Date.now() < end;)
+      if ((await listedAs(laptop, joined.peerId)) === null) break;
+    assert.equal(await listedAs(laptop, joined.peerId), null);
+    await laptop.json('revoke', 'admin');
+    const refused = await failure(admin.home, ['generate-token']);
+    assert.notEqual(refused.exit, 0);
+    const { stdout } = await laptop.command(['audit', '--json']);
+    for (const event of ['token.made', 'device.revoked']) assert.ok(stdout.includes(event), event);
+  });
+
+  test('with no device that holds the secret says which ones do', async () => {
+    await using owned = await mesh();
+    const { laptop, args } = owned;
+    await using admin = await CocoonProcess.start({
+      command: 'run',
+      args: ['--name', 'admin', ...args, '--token', '-'],
+      input: (await laptop.json<{ token: string }>('generate-token', '--admin')).token,
+    });
+    await sees(admin, 'laptop');
+    assert.equal((await admin.command(['generate-token'])).code, 0);
+    await laptop.stop();
+    const done = await admin.command(['generate-token', '--json']);
+    const { error } = JSON.parse(done.stderr.trim().split('\n').at(-1) ?? '') as {
+      error: { code: string; message: string; hint: string };
+    };
+    assert.equal(error.code, 'owner_key_offline');
+    assert.match(`${error.message} ${error.hint}`, /laptop/);
+  });
+});
