@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
-import type { MeshError, MembershipProof } from '@cocoon-mesh/protocol';
-import { verifyOwnerRecords } from '@cocoon-mesh/protocol';
-import { openDatabase } from './open-database.ts';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import type { MembershipProof } from '@cocoon-mesh/protocol';
+import { storeContract } from './store.contract.ts';
 import type { StoredMembership } from './store.ts';
-import { Store, newerMembership } from './store.ts';
-import { newOwner } from './test-client.ts';
+import { newerMembership } from './store.ts';
 
 const proof: MembershipProof = { kind: 'membership', records: [], membership: 'a.b.c' };
 const base: StoredMembership = {
@@ -36,53 +37,8 @@ describe('of two memberships of a device', () => {
     });
 });
 
-test('a claim chain of anybody but the first redeemer is refused, whoever signed its receipt', async () => {
-  const store = new Store(await openDatabase('sqlite::memory:'));
-  try {
-    const owner = await verifyOwnerRecords((await newOwner()).records);
-    const used = { jti: 'token', scope: 'enroll', grantHash: 'hash', receipt: 'a.b.c', claimedAt: 1 };
-    await store.claimToken({ ...used, owner: owner.id, redeemer: 'first' }, owner, 10);
-    const device = (peerId: string) => ({
-      seq: 1,
-      record: 'a.b.c',
-      lastSeen: 1,
-      membership: { ...claim, owner: owner.id, peerId },
-    });
-    const limits = { nowSeconds: 1, maxDevices: 10 };
-    await store.admit(device('first'), owner, limits);
-    await assert.rejects(
-      store.admit(device('second'), owner, limits),
-      (error: MeshError) => error.code === 'membership_invalid',
-    );
-    assert.equal((await store.devices(owner.id, 1)).length, 1);
-  } finally {
-    await store.close();
-  }
-});
+const folder = mkdtempSync(join(tmpdir(), 'cocoon-signaling-'));
+after(() => rmSync(folder, { recursive: true }));
 
-test('memberships past their time are forgotten, and devices without any', async () => {
-  const store = new Store(await openDatabase('sqlite::memory:'));
-  try {
-    const owner = await verifyOwnerRecords((await newOwner()).records);
-    const limits = { nowSeconds: 1, maxDevices: 10 };
-    for (const [peerId, expires] of [
-      ['short', 5],
-      ['long', null],
-    ] as const)
-      await store.admit(
-        { seq: 1, record: 'a.b.c', lastSeen: 1, membership: { ...base, owner: owner.id, peerId, expires } },
-        owner,
-        limits,
-      );
-    assert.equal((await store.devices(owner.id, 4)).length, 2);
-    assert.equal((await store.devices(owner.id, 5)).length, 1);
-    await store.forgetExpired(5);
-    // Asked for an earlier time, it would still be listed if it were there.
-    assert.deepEqual(
-      (await store.devices(owner.id, 4)).map(({ membership }) => membership.peerId),
-      ['long'],
-    );
-  } finally {
-    await store.close();
-  }
-});
+let files = 0;
+storeContract('SQLite', { newUrl: async () => `sqlite:${join(folder, `${++files}.db`)}`, servers: 1 });
