@@ -7,7 +7,7 @@ import type { SigningKey } from './identity.ts';
 import { limits } from './limits.ts';
 import { sampleObjects } from './sample-objects.ts';
 
-const { device, otherDevice, record } = await sampleObjects();
+const { device, otherDevice, otherOwner, record, guestRecord } = await sampleObjects();
 const content = await verifyDeviceRecord(record, device.peerId);
 
 function signRaw(payload: object, key: SigningKey): Promise<string> {
@@ -24,6 +24,13 @@ describe('a device record', () => {
     await assert.rejects(verifyDeviceRecord(misnamed, device.peerId), { code: 'bad_signature' });
     const forged = await signRaw(content, otherDevice);
     await assert.rejects(verifyDeviceRecord(forged, device.peerId), { code: 'bad_signature' });
+  });
+
+  it('says for which other owner it was written, where it was', async () => {
+    assert.equal(content.audience, undefined);
+    assert.equal((await verifyDeviceRecord(guestRecord, device.peerId)).audience, otherOwner.id);
+    const wrong = await signRaw({ ...content, audience: 'everybody' }, device);
+    await assert.rejects(verifyDeviceRecord(wrong, device.peerId), { code: 'bad_message' });
   });
 
   it('with a name, service or capability outside the rules is refused', async () => {

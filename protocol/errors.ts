@@ -254,6 +254,13 @@ export const errorCodes = {
     status: 401,
     exit: 4,
   },
+  oidc_unavailable: {
+    message: 'The identity provider of the signaling server cannot be asked',
+    hint: 'Try again later; whoever runs the server finds the reason in its log.',
+    status: 503,
+    exit: 5,
+    retry: true,
+  },
   audit_broken: {
     message: 'The audit log was changed after it was written',
     hint: 'The lines before the one that is named can be trusted; keep a copy of the file.',

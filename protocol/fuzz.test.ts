@@ -20,7 +20,7 @@ import { publicKeyOf } from './identity.ts';
 import { assertPlainMsgpack } from './msgpack-shape.ts';
 import { secretFromText, secretToText } from './owner.ts';
 import * as protocol from './index.ts';
-import { sampleEncodings, sampleFrames, sampleObjects, encodeFrame } from './sample-objects.ts';
+import { sampleEncodings, sampleFrames, sampleNow, sampleObjects, encodeFrame } from './sample-objects.ts';
 import { peekObject, signedTypes } from './signed-object.ts';
 
 const seed = Number(process.env['COCOON_FUZZ_SEED'] ?? Math.floor(Math.random() * 0x7fff_ffff));
@@ -238,10 +238,32 @@ describe(`texts from outside (seed ${seed})`, () => {
   });
 
   it('as secrets', async () => {
+    const rotated = await secretToText({ ...sample.nextSecret, records: sample.rotated.records });
     const text = await secretToText(sample.secret);
-    await asyncProperty(fc.oneof(fc.string(), damagedText([text])), 400, async (candidate) => {
+    await asyncProperty(fc.oneof(fc.string(), damagedText([text, rotated])), 400, async (candidate) => {
       const secret = await secretFromText(candidate);
       assert.equal(await secretToText(secret), candidate.trim());
+    });
+  });
+
+  it('as shares and memberships that passed their schema, up to what is proven', async () => {
+    const { share, shareClaim, claim, membership, coOwnRedemption, redemption, receipt } = sample;
+    const proofs = [share, shareClaim, claim, membership];
+    const redemptions = [coOwnRedemption, redemption];
+    const mixed = fc
+      .tuple(twisted(proofs), fc.oneof(twisted(redemptions), fc.constantFrom(undefined, ...redemptions)))
+      .map(([proof, other]) =>
+        other === undefined ? proof : { receipt, ...Object(proof), redemption: other },
+      );
+    await asyncProperty(mixed, 300, async (input) => {
+      const proof = protocol.check(protocol.shareProofSchema, input);
+      const proven = await protocol.verifyShare(proof, sampleNow);
+      assert.deepEqual([proven.owner, proven.coOwner], [sample.owner.id, sample.otherOwner.id]);
+    });
+    await asyncProperty(mixed, 300, async (input) => {
+      const proof = protocol.check(protocol.membershipProofSchema, input);
+      const proven = await protocol.verifyMembership(proof, sample.device.peerId, sampleNow);
+      assert.equal(proven.owner, sample.owner.id);
     });
   });
 

@@ -64,6 +64,12 @@ export const limits = {
   revocationExchangeTimeoutMs: 5_000,
   /** Cocoons that one owner has been given, and owners that one cocoon has been given to. */
   maxShares: 1000,
+  /** First redeemers that a peer notes for one owner: more tokens than a chain's seven days ever see. */
+  maxKnownRedeemers: 10_000,
+  /** Newest memberships that a peer notes for one owner, each of about 700 bytes; browsers come and go. */
+  maxKnownMemberships: 1000,
+  /** An owner's clock may be this far ahead of ours and still count; one that is further ahead is wrong. */
+  maxOwnerClockAheadMs: 24 * 3600_000,
   /** A request to sign something, and its answer with a chain in it. */
   maxOwnerMessageBytes: 64 * KiB,
   /** Signing is quick; the limit is for a device that hangs. */

@@ -9,6 +9,8 @@ import { limits } from './limits.ts';
 import type { Membership, MembershipProof, NewestRecord } from './membership.ts';
 import {
   discoveryKeyHashOf,
+  earlier,
+  isOutdated,
   membershipProofSchema,
   peekMembership,
   signMembership,
@@ -17,6 +19,7 @@ import {
 import { verifyOwnerRecords } from './owner.ts';
 import { memberRights } from './rights.ts';
 import { sampleNow, sampleObjects, sampleSeed, secondRedemption } from './sample-objects.ts';
+import { hashObject } from './signed-object.ts';
 
 const sample = await sampleObjects();
 const { owner, otherOwner, rotated, device, otherDevice, signaling, claim, membership } = sample;
@@ -38,6 +41,10 @@ function verdict(
   newest: NewestRecord | null = null,
 ): Promise<string> {
   return code(verifyMembership(proof, device.peerId, now, newest));
+}
+
+async function grantHash(): Promise<string> {
+  return toBase64Url(await hashObject(claim.redemption.grant));
 }
 
 function payloadOf(jws: string): object {
@@ -71,6 +78,29 @@ describe('a membership', () => {
   it('without an end does not end by itself', async () => {
     const terms = { peerId: device.peerId, serial: 1, rights: memberRights, now: sampleNow };
     assert.equal(await verdict(await signMembership(owner, terms), sampleNow + 36_500 * day), 'accepted');
+  });
+
+  it('never passes the end of the right, though it was signed for longer', async () => {
+    const terms = { peerId: device.peerId, serial: 1, rights: memberRights, now: sampleNow };
+    for (const ends of [
+      { until: sampleNow + 600 },
+      { until: sampleNow + 600, expires: sampleNow + 30 * day },
+      { until: sampleNow + 30 * day, expires: sampleNow + 600 },
+    ]) {
+      const proof = await signMembership(owner, { ...terms, ...ends });
+      assert.equal(await verdict(proof, sampleNow + 599), 'accepted');
+      assert.equal(await verdict(proof, sampleNow + 600), 'membership_expired');
+      const proven = await verifyMembership(proof, device.peerId, sampleNow);
+      assert.deepEqual([proven.until, proven.expires], [ends.until, sampleNow + 600]);
+    }
+  });
+
+  it('keeps the date of the grant when it is signed again, and begins with its own otherwise', async () => {
+    const proven = await verifyMembership(membership, device.peerId, sampleNow);
+    assert.deepEqual([proven.granted, content.iat], [sampleNow, sampleNow + 120]);
+    const terms = { peerId: device.peerId, serial: 1, rights: memberRights, now: sampleNow + 7 };
+    const first = await verifyMembership(await signMembership(owner, terms), device.peerId, sampleNow);
+    assert.deepEqual([first.granted, first.until, first.expires], [sampleNow + 7, null, null]);
   });
 
   it('with any field changed is refused', async () => {
@@ -137,12 +167,49 @@ describe('a membership', () => {
     assert.equal((await verifyMembership(renewed, device.peerId, sampleNow)).owner, owner.id);
   });
 
+  it('of the epoch before stays void although its token is among those a rotation keeps', async () => {
+    const newest = { ...(await verifyOwnerRecords(rotated.records)), keeps: [await grantHash(), sample.jti] };
+    assert.equal(await verdict(membership, sampleNow, newest), 'membership_invalid');
+    assert.equal(await verdict(claim, sampleNow, newest), 'accepted');
+    const other = { ...newest, keeps: [sample.coOwnGrantHash, sample.jti] };
+    assert.equal(await verdict(claim, sampleNow, other), 'membership_invalid');
+    assert.equal(await verdict(claim, sampleNow, { ...other, epoch: 0 }), 'accepted');
+  });
+
   it('names the discovery key by its hash only', async () => {
     assert.deepEqual(
       discoveryKeyHashOf(membership.membership),
       new Uint8Array(await sha256(owner.discoveryKey)),
     );
     assert.ok(!JSON.stringify(payloadOf(membership.membership)).includes(toBase64Url(owner.discoveryKey)));
+  });
+});
+
+describe('an end at either of two times', () => {
+  it('is the earlier one, where there is one', () => {
+    assert.deepEqual(
+      [
+        earlier(1, 2),
+        earlier(2, 1),
+        earlier(1, undefined),
+        earlier(undefined, 2),
+        earlier(undefined, undefined),
+      ],
+      [1, 1, 1, 2, null],
+    );
+    assert.equal(earlier(0, undefined), 0);
+  });
+});
+
+describe('what a rotation leaves', () => {
+  it('is all of its own epoch, and the grants it names', () => {
+    const newest = { epoch: 2, keeps: ['kept'] };
+    assert.equal(isOutdated({ epoch: 0, grantHash: null }, null), false);
+    assert.equal(isOutdated({ epoch: 2, grantHash: null }, newest), false);
+    assert.equal(isOutdated({ epoch: 3, grantHash: null }, newest), false);
+    assert.equal(isOutdated({ epoch: 1, grantHash: null }, newest), true);
+    assert.equal(isOutdated({ epoch: 1, grantHash: 'other' }, newest), true);
+    assert.equal(isOutdated({ epoch: 0, grantHash: 'kept' }, newest), false);
   });
 });
 

@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { concat, fromBase64Url, sha256, toBase64Url, utf8 } from './bytes.ts';
+import { check } from './codec.ts';
 import { MeshError } from './errors.ts';
 import { fromUtf8 } from './bytes.ts';
 import { limits } from './limits.ts';
-import type { OwnerRecord } from './owner.ts';
+import type { OwnerRecord, OwnerSecret } from './owner.ts';
 import {
   createOwnerSecret,
   ownerKeys,
+  ownerRecordsField,
   rotateOwner,
   secretFromText,
   secretToText,
@@ -76,7 +78,7 @@ describe('an owner', () => {
   it('needs a first record of epoch 0 without a past', async () => {
     const content = contentOf(owner.records[0] ?? '');
     const hash = toBase64Url(await sha256(utf8('x')));
-    for (const change of [{ epoch: 1 }, { previous: hash }, { recovery_key: hash }]) {
+    for (const change of [{ epoch: 1 }, { previous: hash }, { recovery_key: hash }, { keeps: [hash] }]) {
       const record = await signRecord({ ...content, ...change }, owner.key);
       assert.equal(await code(verifyOwnerRecords([record])), 'membership_invalid');
     }
@@ -176,12 +178,130 @@ describe('a rotation', () => {
     assert.equal(keys.epoch, 1);
     assert.equal(await code(ownerKeys(secret, rotated.records)), 'membership_invalid');
   });
+
+  it('names the grants it keeps in its newest record only, and no more than the limit', async () => {
+    const hash = async (name: string) => toBase64Url(await sampleSeed(name));
+    const { secret: last, recoveryCode: lastCode } = await createOwnerSecret();
+    const once = await rotateOwner(owner.records, recoveryCode, last, [await hash('kept')]);
+    assert.deepEqual((await verifyOwnerRecords(once.records)).keeps, [await hash('kept')]);
+    const twice = await rotateOwner(once.records, lastCode, (await createOwnerSecret()).secret);
+    assert.deepEqual((await verifyOwnerRecords(twice.records)).keeps, []);
+    const many = await Promise.all(Array.from({ length: limits.maxKeptTokens }, (_, i) => hash(`kept ${i}`)));
+    const full = await rotateOwner(owner.records, recoveryCode, last, many);
+    assert.deepEqual((await verifyOwnerRecords(full.records)).keeps, many);
+    check(ownerRecordsField, full.records);
+    const tooMany = rotateOwner(owner.records, recoveryCode, last, [...many, await hash('more')]);
+    assert.equal(await code(tooMany), 'bad_message');
+  });
+
+  it('that nobody would accept, because the chain is full, is not made', async () => {
+    let { records } = owner;
+    let next = recoveryCode;
+    while (records.length < limits.maxOwnerRecords) {
+      const fresh = await createOwnerSecret();
+      ({ records } = await rotateOwner(records, next, fresh.secret));
+      next = fresh.recoveryCode;
+    }
+    check(ownerRecordsField, records);
+    assert.equal(await code(rotateOwner(records, next, nextSecret)), 'message_too_large');
+  });
 });
 
 describe('a secret as text', () => {
   it('comes back as it was', async () => {
     const { secret: fresh } = await createOwnerSecret();
     assert.deepEqual(await secretFromText(` ${await secretToText(fresh)}\n`), fresh);
+  });
+
+  it('comes back with its records after rotations, and is the same owner', async () => {
+    let { records } = owner;
+    let code = recoveryCode;
+    let fresh = await createOwnerSecret();
+    for (let epoch = 1; epoch <= 3; epoch++) {
+      fresh = await createOwnerSecret();
+      ({ records } = await rotateOwner(records, code, fresh.secret));
+      code = fresh.recoveryCode;
+      const whole = { ...fresh.secret, records };
+      const text = await secretToText(whole);
+      assert.ok(text.startsWith('cocoon-secret-2.'));
+      const read = await secretFromText(` ${text}\n`);
+      assert.deepEqual(read, whole);
+      assert.equal(await secretToText(read), text);
+      const keys = await ownerKeys(read);
+      assert.deepEqual([keys.id, keys.epoch], [owner.id, epoch]);
+    }
+    // The seed alone would be another owner.
+    assert.notEqual((await ownerKeys(fresh.secret)).id, owner.id);
+  });
+
+  it('with records that are not those of its seed is refused, by whoever reads it and by whoever uses it', async () => {
+    const { records } = rotated;
+    const first = records.slice(0, 1);
+    const otherRecovery = { ...nextSecret, recoveryKeyHash: secret.recoveryKeyHash, records };
+    const wrong: OwnerSecret[] = [
+      { ...secret, records },
+      { ...nextSecret, records: first },
+      { ...nextSecret, records: otherOwner.records },
+      { ...nextSecret, records: records.toReversed() },
+      { ...nextSecret, records: [...records, records[1] ?? ''] },
+      { ...nextSecret, records: ['x', 'y'] },
+      { ...nextSecret, records: [...records, ''] },
+      otherRecovery,
+    ];
+    for (const [i, each] of wrong.entries()) {
+      await assert.rejects(ownerKeys(each), MeshError, String(i));
+      const expected = { code: 'key_corrupt', message: /do not belong together/ };
+      await assert.rejects(secretFromText(await secretToText(each)), expected, String(i));
+    }
+    assert.equal(await code(ownerKeys({ ...secret, records })), 'membership_invalid');
+    assert.equal(await code(ownerKeys(otherRecovery)), 'membership_invalid');
+  });
+
+  it('that was made up is refused as weak, in both forms', async () => {
+    const { recoveryKeyHash } = secret;
+    const seeds = {
+      zeros: new Uint8Array(32),
+      'one byte': new Uint8Array(32).fill(0xa5),
+      counting: Uint8Array.from({ length: 32 }, (_, i) => i),
+      'counting down by seven': Uint8Array.from({ length: 32 }, (_, i) => 250 - 7 * i),
+      'a word again and again': utf8('cocoon!!'.repeat(4)),
+      'a sentence': utf8('the quick brown fox jumps, and b'),
+      'random, but little of it': concat(secret.seed.slice(0, 10), new Uint8Array(22)),
+    };
+    for (const [what, seed] of Object.entries(seeds)) {
+      const made = { seed: concat(seed), recoveryKeyHash };
+      const expected = { code: 'key_corrupt', message: /weak/ };
+      await assert.rejects(secretFromText(await secretToText(made)), expected, what);
+      const keys = await rotateOwner(owner.records, recoveryCode, made);
+      const text = await secretToText({ ...made, records: keys.records });
+      await assert.rejects(secretFromText(text), expected, what);
+    }
+    for (let i = 0; i < 200; i++)
+      await secretFromText(await secretToText((await createOwnerSecret()).secret));
+  });
+
+  it('after a rotation says what is wrong with it, and has no other form', async () => {
+    const text = await secretToText({ ...nextSecret, records: rotated.records });
+    const at = text.length - 200;
+    const cases: [string, RegExp][] = [
+      [text.slice(0, -1), /typing error or is not complete/],
+      [text.slice(0, 400), /typing error or is not complete/],
+      [text.slice(0, 80), /not complete/],
+      [`${text}AAAA`, /typing error/],
+      [`${text}=`, /characters that do not belong/],
+      [text.slice(0, at) + (text[at] === 'x' ? 'y' : 'x') + text.slice(at + 1), /typing error/],
+      [text.replace('secret-2', 'secret-1'), /too long/],
+      [(await secretToText(nextSecret)).replace('secret-1', 'secret-2'), /not complete/],
+      [`cocoon-secret-2.${'A'.repeat(200_000)}`, /too long/],
+      [`cocoon-secret-2.${'A'.repeat(93)}`, /typing error/],
+      ['cocoon-secret-2.', /not complete/],
+    ];
+    for (const [malformed, message] of cases)
+      await assert.rejects(
+        secretFromText(malformed),
+        { code: 'key_corrupt', message },
+        malformed.slice(0, 60),
+      );
   });
 
   it('says what is wrong with it', async () => {

@@ -3,7 +3,18 @@ import { describe, it } from 'node:test';
 import { CompactSign } from 'jose';
 import { fromBase64Url, fromUtf8, toBase64Url, utf8 } from './bytes.ts';
 import { verifyOwnerRecords } from './owner.ts';
-import { signRevocation, verifyRevocations } from './revocation.ts';
+import { check } from './codec.ts';
+import { limits } from './limits.ts';
+import type { Revocable, Revocation } from './revocation.ts';
+import {
+  ends,
+  givesBack,
+  helloRevocationsSchema,
+  renewRevocations,
+  revocationMessageSchema,
+  signRevocation,
+  verifyRevocations,
+} from './revocation.ts';
 import { sampleNow, sampleObjects } from './sample-objects.ts';
 import { hashObject } from './signed-object.ts';
 
@@ -103,6 +114,29 @@ describe('a list of revocations', () => {
     assert.equal((await verifyRevocations([fresh], after)).length, 1);
   });
 
+  it('is said again after a rotation, with its own dates and every kind that is not known', async () => {
+    const after = await verifyOwnerRecords(rotated.records);
+    const before = await verifyRevocations(list, verified);
+    const entries = [...before, { kind: 'service', subject: 'web', iat: sampleNow + 9 }];
+    const renewed = await verifyRevocations(await renewRevocations(rotated, entries), after);
+    assert.deepEqual(
+      renewed.map(({ n, epoch, kind, subject, iat }) => [n, epoch, kind, subject, iat]),
+      entries.map(({ kind, subject, iat }, i) => [i + 1, 1, kind, subject, iat]),
+    );
+    assert.deepEqual(await renewRevocations(rotated, []), []);
+  });
+
+  it('goes forward in time, though the clock of a device that signs is behind', async () => {
+    const content = { kind: 'owner', subject: otherOwner.id } as const;
+    const late = await signRevocation(owner, list, { ...content, now: sampleNow + 500 });
+    const behind = await signRevocation(owner, [...list, late], { ...content, now: sampleNow - 500 });
+    const entries = await verifyRevocations([...list, late, behind], verified);
+    assert.deepEqual(
+      entries.slice(-2).map(({ iat }) => iat),
+      [sampleNow + 500, sampleNow + 500],
+    );
+  });
+
   it('keeps what a newer version revoked among what it knows itself, and refuses other novelties', async () => {
     const content = JSON.parse(fromUtf8(fromBase64Url(first.split('.')[1] ?? ''))) as object;
     const newer = (change: object) =>
@@ -115,5 +149,88 @@ describe('a list of revocations', () => {
       await assert.rejects(verifyRevocations([await newer(change)], verified), {
         code: 'unknown_constraint',
       });
+  });
+});
+
+describe('an entry', () => {
+  const right: Revocable = { peerId: device.peerId, jti, granted: sampleNow };
+  const share: Revocable = { ...right, coOwner: otherOwner.id };
+  const entry = (kind: string, subject: string, iat = sampleNow): Revocation => ({
+    v: 1,
+    crit: [],
+    iss: owner.id,
+    epoch: 0,
+    n: 1,
+    kind,
+    subject,
+    iat,
+  });
+
+  it('about a device ends every right of it for good, also one that was given later', () => {
+    for (const each of [right, share, { ...right, jti: null, granted: sampleNow + 1000 }])
+      assert.equal(ends(entry('device', device.peerId), each), true);
+    assert.equal(ends(entry('device', otherDevice.peerId), right), false);
+  });
+
+  it('about a token ends what came from it, and nothing that came from none', () => {
+    for (const each of [right, share]) assert.equal(ends(entry('token', jti), each), true);
+    assert.equal(ends(entry('token', jti), { ...right, jti: null }), false);
+    assert.equal(ends(entry('token', device.peerId), right), false);
+  });
+
+  it('about an owner ends what that owner was given until then, and not what it is given afterwards', () => {
+    const removed = entry('owner', otherOwner.id, sampleNow);
+    assert.equal(ends(removed, share), true);
+    assert.equal(ends(removed, { ...share, granted: sampleNow - 1 }), true);
+    assert.equal(ends(removed, { ...share, granted: sampleNow + 1 }), false);
+    assert.equal(ends(entry('owner', owner.id), share), false);
+    // A membership is with no other owner, and the owner's own devices are not removed by naming the owner.
+    assert.equal(ends(removed, right), false);
+    assert.equal(ends(entry('owner', owner.id), right), false);
+  });
+
+  it('of one kind is never taken for another, whatever its subject', () => {
+    const subjects = [device.peerId, jti, otherOwner.id];
+    const right: Record<string, string> = { device: device.peerId, token: jti, owner: otherOwner.id };
+    for (const kind of ['device', 'token', 'owner', 'share', 'service', 'constructor'])
+      for (const subject of subjects)
+        assert.equal(ends(entry(kind, subject), share), right[kind] === subject, `${kind} ${subject}`);
+  });
+
+  it('with which a co-owner gives a share back ends nothing in the list of who gave it, nor another cocoon', () => {
+    const back = entry('share', device.peerId, sampleNow);
+    assert.equal(givesBack(back, share), true);
+    assert.equal(ends(back, share), false);
+    assert.equal(givesBack(back, { ...share, peerId: otherDevice.peerId }), false);
+    assert.equal(givesBack(back, { ...share, granted: sampleNow + 1 }), false);
+    for (const kind of ['device', 'owner', 'token'])
+      assert.equal(givesBack(entry(kind, device.peerId), share), false);
+  });
+});
+
+describe('revocations on their way', () => {
+  it('are asked for and told, in pieces', () => {
+    const ask = { kind: 'ask', owner: owner.id, epoch: 0, after: 2 };
+    const tell = { kind: 'tell', owner: owner.id, records: rotated.records, after: 2, list };
+    for (const message of [ask, tell]) assert.deepEqual(check(revocationMessageSchema, message), message);
+    const long = Array.from({ length: limits.maxRevocationsPerMessage + 1 }, () => first);
+    for (const wrong of [
+      { ...tell, list: long },
+      { ...tell, records: [] },
+      { ...tell, after: -1 },
+      { ...ask, owner: device.peerId },
+      { ...ask, epoch: -1 },
+    ])
+      assert.throws(() => check(revocationMessageSchema, wrong), { code: 'bad_message' });
+    assert.throws(() => check(revocationMessageSchema, { ...ask, kind: 'forget' }), { code: 'unsupported' });
+  });
+
+  it('fit into HELLO with their newest end', () => {
+    const entries = Array.from({ length: limits.maxHelloRevocations }, () => first);
+    const said = { owner: owner.id, epoch: 0, n: entries.length, entries };
+    assert.deepEqual(check(helloRevocationsSchema, said), said);
+    assert.throws(() => check(helloRevocationsSchema, { ...said, entries: [...entries, first] }), {
+      code: 'bad_message',
+    });
   });
 });

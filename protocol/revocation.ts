@@ -180,3 +180,8 @@ export async function verifyRevocations(
   }
   return entries;
 }
+
+/** Reads an entry before its signature is checked, or one whose signature was checked before. */
+export function peekRevocation(jws: string): Revocation {
+  return peekObject('revocation', revocationSchema, jws);
+}

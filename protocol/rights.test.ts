@@ -7,6 +7,9 @@ import {
   Verb,
   adminRights,
   allows,
+  coOwnerRights,
+  commonRights,
+  includesRights,
   memberRights,
   narrowRights,
   rightsSchema,
@@ -49,6 +52,69 @@ describe('rights', () => {
     assert.deepEqual(matrix(rights, null), ['http use', 'tcp use', 'capability use']);
     assert.deepEqual(matrix(narrowRights(['grafana'], []), null), ['http use', 'tcp use']);
     assert.deepEqual(matrix(narrowRights([], ['llm.chat']), null), ['capability use']);
+  });
+
+  it('of a co-owner are those of a member without passing streams on', () => {
+    assert.deepEqual(
+      matrix(coOwnerRights, 'grafana'),
+      matrix(memberRights, 'grafana').filter((right) => right !== 'relay use'),
+    );
+  });
+
+  it('in common are what both give, for every protocol, verb and name', () => {
+    const examples: Rights[] = [
+      [],
+      memberRights,
+      coOwnerRights,
+      adminRights,
+      [...memberRights, ...adminRights],
+      narrowRights(['grafana'], ['llm.chat']),
+      narrowRights(['grafana', 'web'], []),
+      narrowRights([], ['llm.chat', 'embeddings']),
+      [{ protocol: 'tasks', verbs: ['read'], names: ['*'] }],
+      [
+        { protocol: 'tasks', verbs: ['read', 'write'], names: ['a'] },
+        { protocol: 'tasks', verbs: ['run', 'write'], names: ['*'] },
+      ],
+    ];
+    const names = ['grafana', 'web', 'llm.chat', 'embeddings', 'a', '*', 'other'];
+    for (const one of examples)
+      for (const other of examples) {
+        const common = commonRights(one, other);
+        check(rightsSchema, common);
+        for (const name of names) {
+          const both = new Set(matrix(one, name)).intersection(new Set(matrix(other, name)));
+          assert.deepEqual(new Set(matrix(common, name)), both);
+        }
+        assert.ok(includesRights(one, common) && includesRights(other, common));
+      }
+  });
+
+  it('with other names have nothing in common, and not a right to any name either', () => {
+    const common = commonRights(narrowRights(['grafana'], []), narrowRights(['web'], []));
+    assert.deepEqual(matrix(common, null), []);
+  });
+
+  it('include others only as a whole', () => {
+    const narrow = narrowRights(['grafana'], ['llm.chat']);
+    assert.ok(includesRights(memberRights, narrow) && includesRights(memberRights, coOwnerRights));
+    assert.ok(includesRights([], []) && includesRights(narrow, []));
+    assert.ok(
+      includesRights([...narrow, ...narrowRights(['web'], [])], narrowRights(['grafana', 'web'], [])),
+    );
+    for (const [more, less] of [
+      [narrow, memberRights],
+      [narrow, narrowRights(['*'], [])],
+      [narrow, narrowRights(['grafana', 'web'], [])],
+      [memberRights, adminRights],
+      [coOwnerRights, memberRights],
+      [[], narrow],
+      [
+        [{ protocol: 'tasks', verbs: ['read'], names: ['*'] }],
+        [{ protocol: 'tasks', verbs: ['read', 'run'], names: ['*'] }],
+      ],
+    ] satisfies [Rights, Rights][])
+      assert.equal(includesRights(more, less), false);
   });
 
   it('that are none give nothing', () => {
