@@ -57,6 +57,15 @@ describe('the settings of a device', () => {
       );
   });
 
+  test('let others run tasks only where the file names them', () => {
+    assert.deepEqual(deviceSettings({}, {}, {}).remoteTasks, []);
+    const file = { remote_tasks: ['co-owner', 'browser'] };
+    assert.deepEqual(deviceSettings({}, {}, file).remoteTasks, ['co-owner', 'browser']);
+    assert.deepEqual(deviceSettings({}, {}, { remote_tasks: 'guest' }).remoteTasks, ['guest']);
+    for (const remote_tasks of ['everybody', 'owner', '*', 'Guest'])
+      assert.throws(() => deviceSettings({}, {}, { remote_tasks }), { code: 'bad_config' }, remote_tasks);
+  });
+
   test('read ICE servers as URLs and as JSON with credentials', () => {
     const servers = (text: string) => deviceSettings({}, { COCOON_ICE_SERVERS: text }, {}).iceServers;
     assert.deepEqual(servers('stun:a.example:3478, turn:b.example?transport=tcp'), [

@@ -17,6 +17,9 @@ export const defaultSignalingUrl = 'ws://127.0.0.1:7400/ws';
 export const defaultGatewayPort = 7401;
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
+/** Those who may run tasks here only when the device's user says so. */
+const remoteTaskRunners = ['co-owner', 'guest', 'browser'] as const;
+export type RemoteTaskRunner = (typeof remoteTaskRunners)[number];
 
 /** What the command line says; absent where it says nothing. */
 export interface DeviceFlags {
@@ -39,6 +42,8 @@ export interface DeviceSettings {
   readonly servicesByFlag: boolean;
   readonly gatewayPort: number;
   readonly disabledCapabilities: readonly string[];
+  /** Who of them may. */
+  readonly remoteTasks: readonly RemoteTaskRunner[];
   readonly engine: string | undefined;
   readonly iceServers: readonly IceServer[];
   readonly logLevel: LogLevel;
@@ -55,6 +60,7 @@ const fileKeys = {
   ice_servers: 'COCOON_ICE_SERVERS',
   log_level: 'COCOON_LOG_LEVEL',
   disable_capabilities: '',
+  remote_tasks: '',
   plugins: 'COCOON_PLUGINS',
   database_url: 'COCOON_DATABASE_URL',
   embedding_model: 'COCOON_EMBEDDING_MODEL',
@@ -110,6 +116,7 @@ export function deviceSettings(
     servicesByFlag: flags.service !== undefined,
     gatewayPort: parsePort(text(flags.gatewayPort, 'gateway_port'), defaultGatewayPort),
     disabledCapabilities: list(flags.disableCapability, 'disable_capabilities'),
+    remoteTasks: parseRunners(list(undefined, 'remote_tasks')),
     engine: text(undefined, 'webrtc_engine'),
     iceServers: parseIceServers(environment['COCOON_ICE_SERVERS'] || file.ice_servers),
     logLevel: parseLogLevel(text(undefined, 'log_level')),
@@ -157,6 +164,16 @@ function parseLogLevel(text: string | undefined): LogLevel {
       `The log level ${JSON.stringify(text)} is not one of ${logLevels.join(', ')}`,
     );
   return level;
+}
+
+function parseRunners(words: readonly string[]): RemoteTaskRunner[] {
+  return words.map((word) => {
+    const runner = remoteTaskRunners.find((known) => known === word);
+    if (runner) return runner;
+    throw new MeshError('bad_config', `remote_tasks knows no ${JSON.stringify(word)}`, {
+      hint: `It is a list of ${remoteTaskRunners.join(', ')}.`,
+    });
+  });
 }
 
 function split(text: string | undefined): string[] | undefined {

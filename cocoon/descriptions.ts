@@ -107,7 +107,7 @@ export class Descriptions {
   }
 
   #answer(stream: Stream, peer: ProvenPeer): void {
-    const { rights } = peer.membership;
+    const { rights } = peer;
     const services = this.#services
       .list()
       .filter(({ name }) => allows(rights, 'http', 'use', name) || allows(rights, 'tcp', 'use', name))

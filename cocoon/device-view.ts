@@ -15,6 +15,10 @@ export interface DeviceView {
   readonly name: string;
   readonly peer_id: string;
   readonly kind: 'cocoon' | 'browser';
+  /** The whole id of whose it is. */
+  readonly owner: string;
+  /** Of another owner, who shares it: `name` is `name@owner` then. */
+  readonly foreign: boolean;
   readonly online: boolean;
   readonly this: boolean;
   readonly path: string | null;
@@ -33,6 +37,8 @@ export function deviceView(device: Device, known: readonly Omit<ServiceView, 'ty
     name: device.name,
     peer_id: device.peerId,
     kind: device.kind,
+    owner: device.owner,
+    foreign: device.foreign,
     online: device.online,
     this: device.self,
     path: device.path,

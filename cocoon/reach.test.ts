@@ -28,6 +28,8 @@ type Handler = Parameters<Mesh['handle']>[1];
 
 let origin: Server;
 const handlers = new Map<string, Handler>();
+/** What was asked for by somebody who may not use it. */
+let denied: string[] = [];
 
 before(async () => {
   origin = createServer((_request, response) => response.end('served')).listen(0, '127.0.0.1');
@@ -45,7 +47,9 @@ before(async () => {
     changed: async () => undefined,
   });
   const mesh = { handle: (protocol: string, handler: Handler) => handlers.set(protocol, handler) };
-  const reach = new Reach(mesh as unknown as Mesh, services, systemClock);
+  const reach = new Reach(mesh as unknown as Mesh, services, systemClock, ({ peerId }, protocol, service) =>
+    denied.push(`${peerId} ${protocol} ${service}`),
+  );
   const descriptions = new Descriptions(mesh as unknown as Mesh, services, systemClock);
   assert.deepEqual(descriptions.of({ peerId: 'nobody', online: true } as never), []);
   after(() => reach.close());
@@ -56,12 +60,13 @@ after(() => {
   origin.close();
 });
 
+/** Of another owner: what its own owner lets it do is worth nothing here. */
 function peer(rights: Rights): ProvenPeer {
   const membership = {
     owner: 'o',
     epoch: 0,
     peerId: 'p',
-    rights,
+    rights: memberRights,
     granted: 0,
     expires: null,
     until: null,
@@ -70,7 +75,7 @@ function peer(rights: Rights): ProvenPeer {
     serial: 0,
     provisional: false,
   };
-  return { peerId: 'p', name: 'guest', owner: 'o', relation: 'own', membership, rights };
+  return { peerId: 'p', name: 'guest', owner: 'o', relation: 'guest', membership, rights };
 }
 
 /** What a peer with these rights gets of a service: the status, or the code of the error. */
@@ -109,6 +114,16 @@ describe('a service of this device', () => {
       await get([{ protocol: 'http', verbs: ['read'], names: ['*'] }], 'web'),
       'service_not_found',
     );
+  });
+
+  test('that somebody may not use is told to this device, and what is not here is not', async () => {
+    denied = [];
+    await get(narrowRights(['web'], []), 'web');
+    await get(narrowRights(['web'], []), 'nothing');
+    assert.deepEqual(denied, []);
+    await get(narrowRights(['web'], []), 'other');
+    await connect(narrowRights(['web'], []), 'db');
+    assert.deepEqual(denied, ['p http other', 'p tcp db']);
   });
 
   test('of type tcp has no HTTP, and says so only to those who may use it', async () => {

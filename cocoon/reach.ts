@@ -1,6 +1,6 @@
 /**
  * The way to a service, wherever it is: on another device through the mesh, on this one directly. Also the other
- * direction: what others ask of this device's services, and whether their membership lets them.
+ * direction: what others ask of this device's services, and whether their rights let them.
  */
 
 import type { Device, Mesh, ProvenPeer, Stream } from '@cocoon-mesh/mesh';
@@ -18,16 +18,21 @@ import { ServiceConnections, serveHttp, serveTcp } from '@cocoon-mesh/proxy/inde
 import { localStreamPair } from './local-stream.ts';
 import type { Services } from './services.ts';
 
+/** Told of a peer that asked for a service which is here and which it may not use. */
+export type Denied = (peer: ProvenPeer, protocol: 'http' | 'tcp', service: string) => void;
+
 export class Reach {
   readonly #mesh: Mesh;
   readonly #services: Services;
   readonly #clock: Clock;
+  readonly #denied: Denied;
   readonly #connections = new ServiceConnections();
 
-  constructor(mesh: Mesh, services: Services, clock: Clock) {
+  constructor(mesh: Mesh, services: Services, clock: Clock, denied: Denied = () => undefined) {
     this.#mesh = mesh;
     this.#services = services;
     this.#clock = clock;
+    this.#denied = denied;
     mesh.handle(httpProtocol, (stream, peer) => void this.#serve(stream, peer));
     mesh.handle(tcpProtocol, (stream, peer) => void this.#serve(stream, peer));
   }
@@ -77,7 +82,10 @@ export class Reach {
   #target(name: string, protocol: 'http' | 'tcp', peer: ProvenPeer | null): ServiceTarget | null {
     const service = this.#services.get(name);
     if (!service) return null;
-    if (peer && !allows(peer.membership.rights, protocol, 'use', name)) return null;
+    if (peer && !allows(peer.rights, protocol, 'use', name)) {
+      this.#denied(peer, protocol, name);
+      return null;
+    }
     if (protocol === 'http' && service.type === 'tcp')
       throw new MeshError('wrong_service_type', `${name} is a tcp service`);
     return { port: service.port };

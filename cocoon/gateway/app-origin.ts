@@ -152,10 +152,13 @@ export function withOwnCookies(headers: RawHeaders): string[] {
 
 const setCookie: ReadonlySet<string> = new Set(['set-cookie']);
 
-/** The hash keeps a device that takes over a name from taking over what a browser stored under it. */
+/**
+ * The hash keeps a device that takes over a name from taking over what a browser stored under it. It also tells
+ * devices of different owners apart, whose short owner id would be no host name.
+ */
 function appLabel(device: Device, service: string): string {
   const digest = createHash('sha256').update(device.peerId).digest('hex').slice(0, 10);
-  return `${service}--${device.name}-${digest}`;
+  return `${service}--${device.name.split('@')[0]}-${digest}`;
 }
 
 function cookiesOf(headers: RawHeaders): (readonly [string, string])[] {

@@ -4,7 +4,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, Server } from 'node:http';
 import { createServer, request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { Mesh, MeshEvents } from '@cocoon-mesh/mesh';
+import type { Device, Mesh, MeshEvents } from '@cocoon-mesh/mesh';
 import { MeshError, systemClock } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { deviceView } from '../device-view.ts';
@@ -14,6 +14,8 @@ import { Gateway } from './gateway.ts';
 
 const token = 'test-token-of-the-gateway-that-is-long-enough';
 const peerId = '12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp';
+const mine = `own_${'m'.repeat(43)}`;
+const theirs = `own_Th-_${'t'.repeat(39)}`;
 
 /** What a service saw. */
 interface Seen {
@@ -36,12 +38,19 @@ let seen: Seen[] = [];
 /** Fields that the service's answers have besides those that they always have. */
 let answered: string[] = [];
 
-/** A device that knows nobody but itself: its own services go the whole way, only no session lies in between. */
+/** What `lonelyMesh` knows besides itself; nobody of these can be reached. */
+let others: Device[] = [];
+/** To whom streams were to be opened. */
+let dialled: string[] = [];
+
+/** A device that reaches nobody but itself: its own services go the whole way, only no session lies in between. */
 function lonelyMesh(): Mesh {
   const own = () => ({
     peerId,
     kind: 'cocoon' as const,
     name: 'laptop',
+    owner: mine,
+    foreign: false,
     online: true,
     self: true,
     services: services.list().map(({ name, type }) => ({ name, type })),
@@ -56,24 +65,42 @@ function lonelyMesh(): Mesh {
   const refuse = async () => {
     throw new MeshError('device_offline');
   };
+  const unused = () => {
+    throw new MeshError('internal');
+  };
   return {
     peerId,
     instance: 'x',
-    owner: null,
+    owner: mine,
     signaling: { state: 'connecting' },
     sessionCount: 0,
     streamCount: 0,
-    devices: () => [own()],
+    devices: () => [own(), ...others],
     resolve: (name) => {
-      if (name === 'laptop' || name === peerId) return own();
+      const found = [own(), ...others].find((device) => device.name === name || device.peerId === name);
+      if (found) return found;
       throw new MeshError('device_not_found', `No device called ${name} is known`);
     },
     start: () => undefined,
     ready: async () => undefined,
-    openStream: refuse,
+    openStream: async (peer) => {
+      dialled.push(peer);
+      throw new MeshError('device_offline');
+    },
     ping: refuse,
     handle: () => undefined,
     disconnect: () => undefined,
+    ownerRecords: null,
+    membership: null,
+    members: () => [],
+    shares: () => [],
+    provisional: () => ({ memberships: [], shares: [] }),
+    issueMembership: unused,
+    issueShare: unused,
+    revocations: () => [],
+    tellOwner: unused,
+    claim: unused,
+    signers: () => [],
     describe: async () => undefined,
     acceptName: async () => undefined,
     on:
@@ -140,7 +167,19 @@ after(async () => {
 beforeEach(() => {
   seen = [];
   answered = [];
+  others = [];
+  dialled = [];
 });
+
+function other(name: string, changes: Partial<Device>): Device {
+  const own = lonelyMesh().resolve('laptop');
+  return { ...own, self: false, name, peerId: `peer-of-${name.replace('@', '-')}`, ...changes };
+}
+
+/** A cocoon that another owner shares with this one. */
+function shared(name: string, changes: Partial<Device> = {}): Device {
+  return other(`${name}@${theirs.slice(4, 12)}`, { owner: theirs, foreign: true, ...changes });
+}
 
 async function ask(
   path: string,
@@ -292,6 +331,55 @@ describe('the gateway', () => {
     assert.equal(await able('version=1'), 400);
   });
 
+  test('names the least loaded first that can do it, and nobody who is not asked unless named', async () => {
+    const tasks = [{ protocol: 'tasks', version: '1.2.0' }];
+    others = [
+      other('busy', { load: 0.9, capabilities: tasks }),
+      other('idle', { load: 0.1, capabilities: [{ protocol: 'tasks', version: '1.0.0' }, ...tasks] }),
+      other('next', { load: 0, capabilities: [{ protocol: 'tasks', version: '2.0.0' }] }),
+      other('off', { load: 0, online: false, capabilities: tasks }),
+      other('taken', { load: 0, problem: 'The name belongs to another device', capabilities: tasks }),
+      // A foreign cocoon called like one of mine, idle and with a high version.
+      shared('idle', { load: 0, capabilities: [{ protocol: 'tasks', version: '1.99.0' }] }),
+    ];
+    const able = async (version: string) => {
+      const { text } = await ask(`/cocoons/by-capability?protocol=tasks&version=${version}`, bearer);
+      return (JSON.parse(text) as { cocoons: { name: string }[] }).cocoons.map(({ name }) => name);
+    };
+    assert.deepEqual(await able('^1.0.0'), ['idle', 'busy']);
+    assert.deepEqual(await able('%5E1.1.0'), ['idle', 'busy']);
+    assert.deepEqual(await able('%3E%3D1'), ['next', 'idle', 'busy']);
+    assert.deepEqual(await able('1.0.x'), ['idle']);
+    for (const version of ['nonsense', '^^1', '1.0.0%20or', '1'.repeat(300)]) {
+      const answer = await ask(`/cocoons/by-capability?protocol=tasks&version=${version}`, bearer);
+      assert.equal(answer.status, 400);
+      assert.equal(answer.headers['content-type'], 'application/problem+json');
+    }
+  });
+
+  test('knows a cocoon of another owner as name@owner, escaped or not, and by its PeerId', async () => {
+    const gpu = shared('gpu');
+    others = [other('gpu', {}), gpu];
+    const { cocoons } = JSON.parse((await ask('/cocoons', bearer)).text) as {
+      cocoons: { name: string; owner: string; foreign: boolean }[];
+    };
+    assert.deepEqual(
+      cocoons.map(({ name, owner, foreign }) => [name, owner, foreign]),
+      [
+        ['laptop', mine, false],
+        ['gpu', mine, false],
+        [gpu.name, theirs, true],
+      ],
+    );
+    for (const name of [gpu.name, encodeURIComponent(gpu.name), gpu.peerId]) {
+      assert.equal((await ask(`/cocoons/${name}/services`, bearer)).status, 200, name);
+      assert.equal((await ask(`/proxy/${name}/web/x`, bearer)).status, 503, name);
+    }
+    assert.deepEqual(dialled, [gpu.peerId, gpu.peerId, gpu.peerId]);
+    await ask('/proxy/gpu/web/', bearer);
+    assert.equal(dialled.at(-1), 'peer-of-gpu');
+  });
+
   test('says the same of what is unknown and what is nobody’s to know', async () => {
     const code = async (path: string) => {
       const { status, text } = await ask(path, bearer);
@@ -299,6 +387,10 @@ describe('the gateway', () => {
     };
     assert.equal(await code('/proxy/nobody/web/'), '404 device_not_found');
     assert.equal(await code('/cocoons/nobody/services'), '404 device_not_found');
+    assert.equal(await code('/proxy/laptop%40Th-_tttt/web/'), '404 device_not_found');
+    assert.equal(await code('/cocoons/laptop@Th-_tttt/services'), '404 device_not_found');
+    assert.equal(await code('/cocoons/%E0%A4%A/services'), '404 device_not_found');
+    assert.equal(await code('/proxy/%2e%2E/web/'), '404 device_not_found');
     assert.equal(await code('/proxy/laptop/nothing/'), '404 service_not_found');
     assert.equal(await code('/proxy/laptop/No%2Fthing/'), '404 service_not_found');
     assert.equal(await code('/proxy/laptop/db/'), '400 wrong_service_type');
@@ -456,6 +548,13 @@ describe('an origin of a service', () => {
       (await ask('/', { host, cookie, 'sec-fetch-site': 'same-site', 'sec-fetch-dest': 'document' })).status,
       200,
     );
+  });
+
+  test('of a foreign device is a host name too, and another one than that of a device of mine', () => {
+    const hostOf = (device: Device) => new URL(gateway.appLink(device, 'web')).hostname;
+    const foreign = hostOf(shared('laptop'));
+    assert.match(foreign, /^web--laptop-[0-9a-f]{10}\.mesh\.localhost$/);
+    assert.notEqual(foreign, hostOf(lonelyMesh().resolve('laptop')));
   });
 
   test('is refused for names that are too long for a host', () => {

@@ -23,7 +23,7 @@ import { Guard } from './guard.ts';
 import type { Site } from './guard.ts';
 import { Metrics } from './metrics.ts';
 import type { PassOptions, ProxyTarget } from './proxy-route.ts';
-import { passRequest, passUpgrade, proxyTarget, withRoutePrefix } from './proxy-route.ts';
+import { deviceInPath, passRequest, passUpgrade, proxyTarget, withRoutePrefix } from './proxy-route.ts';
 
 export interface GatewayOptions {
   /** 0 takes a free one. */
@@ -143,12 +143,12 @@ export class Gateway {
       return answerJson(response, { cocoons: this.#withCapability(query) });
     const [, name] = /^\/cocoons\/([^/]+)\/services$/.exec(path) ?? [];
     if (name === undefined) throw new MeshError('not_found');
-    const { peerId } = mesh.resolve(name);
+    const { peerId } = mesh.resolve(deviceInPath(name));
     const services = devices().find((device) => device.peer_id === peerId)?.services ?? [];
     answerJson(response, { services });
   }
 
-  /** Least loaded first; only devices that can be asked. */
+  /** Least loaded first; only devices that can be asked. Those of other owners are used when they are named. */
   #withCapability(query: URLSearchParams): DeviceView[] {
     const protocol = query.get('protocol');
     const range = query.get('version') ?? '*';
@@ -158,8 +158,11 @@ export class Gateway {
     return this.#options
       .devices()
       .filter(
-        ({ online, capabilities }) =>
-          online && capabilities.some((own) => own.protocol === protocol && satisfies(own.version, range)),
+        ({ online, foreign, problem, capabilities }) =>
+          online &&
+          !foreign &&
+          problem === null &&
+          capabilities.some((own) => own.protocol === protocol && satisfies(own.version, range)),
       )
       .toSorted((a, b) => a.load - b.load);
   }

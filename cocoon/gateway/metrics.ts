@@ -22,7 +22,7 @@ export class Metrics {
       registers,
       'cocoon_devices_online',
       'Devices of the owner that are online, this one included.',
-      () => mesh.devices().filter(({ online }) => online).length,
+      () => mesh.devices().filter(({ online, foreign }) => online && !foreign).length,
     );
     gauge(registers, 'cocoon_signaling_connected', 'Whether signaling is reached: 1 or 0.', () =>
       mesh.signaling.state === 'connected' ? 1 : 0,

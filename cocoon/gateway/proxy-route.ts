@@ -21,10 +21,20 @@ export interface ProxyTarget {
 
 const pattern = /^\/proxy\/([^/?]+)\/([^/?]+)(\/[^?]*)?(\?.*)?$/;
 
-/** Null for any other path. Nothing is decoded: names need no escapes, and the rest is the service's. */
+/** Null for any other path. The device alone may be escaped (`name%40owner`); the rest is the service's. */
 export function proxyTarget(url: string): ProxyTarget | null {
   const [, device, service, path = '/', query = ''] = pattern.exec(url) ?? [];
-  return device === undefined || service === undefined ? null : { device, service, target: path + query };
+  if (device === undefined || service === undefined) return null;
+  return { device: deviceInPath(device), service, target: path + query };
+}
+
+/** What a segment of a path names. An escape that is none names nothing that could be found. */
+export function deviceInPath(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
 }
 
 /**
