@@ -153,9 +153,7 @@ export class AccessKeys {
     this.#readAt = clock.monotonic();
     const rows = await db.selectFrom('access_key').selectAll().orderBy('generation', 'desc').execute();
     const known = new Map(this.#keys.map((key) => [key.seed, key]));
-    this.#keys = await Promise.all(
-      rows.map((row) => known.get(row.seed) ?? keyFromRow({ ...row, created: Number(row.created) })),
-    );
+    this.#keys = await Promise.all(rows.map(async (row) => known.get(row.seed) ?? keyFromRow(row)));
   }
 }
 

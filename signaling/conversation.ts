@@ -91,15 +91,16 @@ export class Conversation implements ConnectionEvents {
 
   async #verify(
     challenge: Challenge,
-    { signature, record, membership, redemption }: Message<'sign_in_proof'>,
+    { signature, record, membership, redemption, oidc_token: idToken }: Message<'sign_in_proof'>,
   ): Promise<{ admitted: Admitted; receipt: string | null }> {
-    const { ownership, rates } = this.#desk.parts;
+    const { ownership, rates, oidc } = this.#desk.parts;
     const { peerId } = challenge;
     if (this.#url instanceof MeshError) throw this.#url;
     if ((membership === undefined) === (redemption === undefined))
       throw new MeshError('bad_message', 'A sign-in shows either a membership or a redemption');
     await verifyChallenge(challenge, this.#url, signature);
     await rates.countIdentity('sign_in', peerId);
+    await oidc?.assertPasses(idToken);
     if (membership) return { admitted: await ownership.admit(peerId, record, membership), receipt: null };
     if (!redemption) throw new MeshError('bad_message');
     // Before the token is used up, everything else that could be refused.

@@ -9,6 +9,7 @@ import type { AccessTokens } from './access-token.ts';
 import type { Introductions } from './introductions.ts';
 import type { SignalingLog } from './log.ts';
 import type { Metrics } from './metrics.ts';
+import type { OidcGate } from './oidc.ts';
 import type { Ownership } from './ownership.ts';
 import type { OnlinePeer, Presence } from './presence.ts';
 import type { RateLimits } from './rate-limits.ts';
@@ -26,6 +27,8 @@ export interface DeskParts {
   readonly introductions: Introductions;
   readonly accessTokens: AccessTokens;
   readonly rates: RateLimits;
+  /** Null: the server asks for no ID tokens. */
+  readonly oidc: OidcGate | null;
 }
 
 export class Desk {

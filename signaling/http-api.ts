@@ -95,7 +95,8 @@ export class HttpApi {
       await this.#route(request, response);
     } catch (thrown) {
       const error = toMeshError(thrown);
-      if (error.code === 'internal') log.error({ error: String(thrown) }, 'An HTTP request failed');
+      if (error.code === 'internal' || error.code === 'storage_failed')
+        log.error({ error: String(thrown) }, 'An HTTP request failed');
       const allow = thrown instanceof WrongMethod ? { Allow: thrown.allow } : {};
       answerProblem(request, response, error, allow);
     }
@@ -144,13 +145,14 @@ export class HttpApi {
 
   async #token({ request, response, address }: Call): Promise<void> {
     const { desk, challenges, publicUrl, secure } = this.#options;
-    const { rates, ownership, accessTokens } = desk.parts;
+    const { rates, ownership, accessTokens, oidc } = desk.parts;
     await rates.countAddress('sign_in', address);
     const body = await this.#body(request, authTokenRequest);
     const { peer_id: peerId, nonce: clientNonce, server_nonce: serverNonce, time } = body;
     const challenge = challenges.take({ peerId, clientNonce, serverNonce, time });
     await verifyChallenge(challenge, dialledUrl(request, publicUrl, secure), body.signature);
     await rates.countIdentity('sign_in', peerId);
+    await oidc?.assertPasses(body.oidc_token);
     const { token, expiresIn } = body.membership
       ? await accessTokens.signForMember(await ownership.check(peerId, body.membership))
       : await accessTokens.signForClaims(peerId);

@@ -34,6 +34,17 @@ export interface ServerLimits {
   readonly accessKeySeconds: number;
   /** How often tokens of unknown keys may make the server look into the database for new ones. */
   readonly accessKeyRereadMs: number;
+  /** One request to an OIDC issuer. */
+  readonly oidcFetchMs: number;
+  /** After a failure it is left alone. */
+  readonly oidcRetryMs: number;
+  /** How often tokens of unknown keys may make the server ask for new ones. */
+  readonly oidcCooldownMs: number;
+  /** Its keys are renewed in the background, */
+  readonly oidcRefreshMs: number;
+  /** and trusted no longer than this without having been renewed. */
+  readonly oidcMaxStaleMs: number;
+  readonly maxOidcAnswerBytes: number;
   /** `POST /auth/challenge` to `POST /auth/token`. */
   readonly challengeMs: number;
   readonly maxChallenges: number;
@@ -65,6 +76,16 @@ export const defaultLimits: ServerLimits = {
   accessKeySeconds: 24 * 3600,
   /** A token that another server signed with a key of this very moment may be refused for this long. */
   accessKeyRereadMs: 1_000,
+  /** Half of what a sign-in may take. */
+  oidcFetchMs: 5_000,
+  /** A device that was refused comes back in its own time; all of them together must not hammer. */
+  oidcRetryMs: 5_000,
+  oidcCooldownMs: 30_000,
+  oidcRefreshMs: 10 * 60_000,
+  /** ID tokens live for an hour or so: an issuer that is down for a day has made none that still counts. */
+  oidcMaxStaleMs: 24 * 3600_000,
+  /** A description or a set of keys; the large providers have 2 to 10 KiB. */
+  maxOidcAnswerBytes: 256 * 1024,
   challengeMs: 60_000,
   maxChallenges: 10_000,
   /** A token takes 4 KiB at most. */

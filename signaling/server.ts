@@ -27,6 +27,8 @@ import type { SignalingLog } from './log.ts';
 import { chooseSubprotocol } from './message-format.ts';
 import type { SignalingCounters } from './metrics.ts';
 import { Metrics } from './metrics.ts';
+import type { OidcOptions } from './oidc.ts';
+import { OidcGate, checkedOidc } from './oidc.ts';
 import { openDatabase } from './open-database.ts';
 import { Ownership } from './ownership.ts';
 import { Presence } from './presence.ts';
@@ -54,6 +56,8 @@ export interface SignalingOptions {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly iceServers?: readonly IceServer[];
+  /** Whoever signs in also shows an ID token of this issuer. */
+  readonly oidc?: OidcOptions;
   readonly clock: Clock;
   readonly log: SignalingLog;
   /** Tests start servers with smaller ones. */
@@ -152,6 +156,7 @@ class Server implements SignalingServer {
     if ((options.tlsCert === undefined) !== (options.tlsKey === undefined))
       throw new MeshError('usage', 'TLS needs a certificate and its key');
     const serverLimits = { ...defaultLimits, ...options.limits };
+    const oidc = options.oidc ? checkedOidc(options.oidc, publicUrl) : null;
     const metrics = new Metrics();
     const keys = await loadServerKeys(store);
     const ownership = new Ownership({
@@ -192,6 +197,7 @@ class Server implements SignalingServer {
       introductions,
       accessTokens,
       rates,
+      oidc: oidc && new OidcGate({ ...oidc, clock, log, limits: serverLimits }),
     });
     return new Server(options, serverLimits, publicUrl, desk);
   }
@@ -356,7 +362,7 @@ class Server implements SignalingServer {
 
   async #close(): Promise<void> {
     const { clock, log } = this.#options;
-    const { presence, introductions, store } = this.#desk.parts;
+    const { presence, introductions, store, oidc } = this.#desk.parts;
     for (const timer of this.#timers) timer.cancel();
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
     const ended = [...this.#connections].map((connection) => {
@@ -374,6 +380,7 @@ class Server implements SignalingServer {
     await Promise.all(ended);
     await closed;
     patience.cancel();
+    oidc?.close();
     this.#challenges.close();
     introductions.close();
     presence.close();

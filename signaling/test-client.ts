@@ -237,7 +237,7 @@ export class TestPeer {
   async prove(
     signedUrl: string,
     key: SigningKey,
-    proof: { record: string; membership?: MembershipProof; redemption?: Redemption },
+    proof: Omit<ClientMessage & { readonly type: 'sign_in_proof' }, 'type' | 'signature'>,
   ): Promise<void> {
     const nonce = newNonce();
     this.send({ type: 'sign_in', peer_id: key.peerId, nonce });
