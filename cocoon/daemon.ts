@@ -26,6 +26,7 @@ import { openIdentityKey } from './identity-key.ts';
 import type { Log } from './logs.ts';
 import { openLog } from './logs.ts';
 import { OwnersFile } from './mesh-store.ts';
+import { oidcTokenSource } from './oidc-token.ts';
 import type { Ownership } from './ownership.ts';
 import { retireSecret, settleOwnership } from './ownership.ts';
 import { Reach } from './reach.ts';
@@ -50,6 +51,8 @@ export interface DaemonOptions {
   readonly settings: DeviceSettings;
   readonly token: string | null;
   readonly secret: string | null;
+  /** An ID token or `@FILE`. */
+  readonly oidcToken?: string | null;
   readonly startSignaling?: (log: Log) => Promise<OwnSignaling>;
   /** What the user should read at once: warnings, and the recovery code, which is told here and nowhere else. */
   readonly tell: (message: Told) => void;
@@ -158,6 +161,7 @@ async function build(
     clock,
     aead: nodeAead,
     log,
+    oidcToken: oidcTokenSource(options.oidcToken ?? null, log),
     load: () => (loadavg()[0] ?? 0) / availableParallelism(),
   });
   parts.defer(() => mesh.close());

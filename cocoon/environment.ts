@@ -8,6 +8,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 const secretVariables = [
   'COCOON_SECRET',
   'COCOON_SETUP_TOKEN',
+  'COCOON_OIDC_TOKEN',
   'COCOON_DATABASE_URL',
   'COCOON_LLM_API_KEY',
   'COCOON_ICE_SERVERS',

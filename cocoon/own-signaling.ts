@@ -39,6 +39,7 @@ export interface ServerSettings {
   readonly webRoot?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
+  readonly oidc?: { readonly issuer: string; readonly audience?: string };
 }
 
 /** Built by Vite. */
@@ -55,11 +56,14 @@ export async function serverSettings(
   if ((flags.tlsCert === undefined) !== (flags.tlsKey === undefined))
     throw new MeshError('usage', 'TLS needs both --tls-cert and --tls-key');
   const publicUrl = environment['SIGNALING_PUBLIC_URL'];
+  const issuer = environment['SIGNALING_OIDC_ISSUER'];
+  const audience = environment['SIGNALING_OIDC_AUDIENCE'];
   return {
     host: flags.host ?? (environment['SIGNALING_HOST'] || '127.0.0.1'),
     port: parsePort(flags.port ?? (environment['SIGNALING_PORT'] || undefined), defaultSignalingPort),
     databaseUrl: environment['SIGNALING_DATABASE_URL'] || `sqlite:${home.signalingDatabase}`,
     ...(publicUrl ? { publicUrl } : {}),
+    ...(issuer ? { oidc: { issuer, ...(audience ? { audience } : {}) } } : {}),
     ...(flags.web !== false && existsSync(webRoot) ? { webRoot } : {}),
     ...(flags.tlsCert === undefined ? {} : { tlsCert: await pem(flags.tlsCert) }),
     ...(flags.tlsKey === undefined ? {} : { tlsKey: await pem(flags.tlsKey) }),

@@ -36,6 +36,7 @@ export async function runDevice(context: CommandContext, run: DeviceRun): Promis
         settings,
         token,
         secret: environment['COCOON_SECRET'] || null,
+        oidcToken: environment['COCOON_OIDC_TOKEN'] || null,
         ...(run.startSignaling ? { startSignaling: run.startSignaling } : {}),
         tell: (message) => tell(output, message),
       },
