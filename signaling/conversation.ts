@@ -75,7 +75,7 @@ export class Conversation implements ConnectionEvents {
   }
 
   async #prove(challenge: Challenge, proof: Message<'sign_in_proof'>): Promise<void> {
-    const { metrics, log } = this.#desk.parts;
+    const { metrics, log, audit } = this.#desk.parts;
     try {
       const { admitted, receipt } = await this.#verify(challenge, proof);
       this.#deadline.cancel();
@@ -85,6 +85,7 @@ export class Conversation implements ConnectionEvents {
       const code = thrown instanceof MeshError ? thrown.code : 'internal';
       metrics.signIns.inc({ result: code });
       log.info({ peer: challenge.peerId, address: this.#connection.address, code }, 'A sign-in was refused');
+      audit.append('sign_in.refused', { peer: challenge.peerId, address: this.#connection.address, code });
       throw thrown;
     }
   }

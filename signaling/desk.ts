@@ -5,6 +5,7 @@
 
 import type { Clock, Redemption, ServerMessage, SigningKey } from '@cocoon-mesh/protocol';
 import { MeshError, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
+import type { SignalingAudit } from './audit.ts';
 import type { AccessTokens } from './access-token.ts';
 import type { Introductions } from './introductions.ts';
 import type { SignalingLog } from './log.ts';
@@ -19,6 +20,7 @@ import type { Store } from './store.ts';
 export interface DeskParts {
   readonly clock: Clock;
   readonly log: SignalingLog;
+  readonly audit: SignalingAudit;
   readonly metrics: Metrics;
   readonly store: Store;
   readonly keys: ServerKeys;
@@ -77,7 +79,7 @@ export class Desk {
 
   /** @throws MeshError as `Ownership.redeem`; RateLimited */
   async redeem(peerId: string, redemption: Redemption, address: string): Promise<string> {
-    const { ownership, rates, metrics, log } = this.parts;
+    const { ownership, rates, metrics, log, audit } = this.parts;
     await rates.countAddress('redemption', address);
     await rates.countIdentity('redemption', peerId);
     try {
@@ -89,6 +91,7 @@ export class Desk {
       const code = toMeshError(thrown).code;
       metrics.redemptions.inc({ result: code });
       log.warn({ peer: peerId, address, code }, 'A setup token was refused');
+      audit.append('redemption.refused', { peer: peerId, address, code });
       throw thrown;
     }
   }
@@ -130,12 +133,13 @@ export class Desk {
 
   /** Takes in a list that a member brought. */
   async revocations(from: OnlinePeer, list: readonly string[]): Promise<void> {
-    const { ownership, presence, store } = this.parts;
+    const { ownership, presence, store, audit } = this.parts;
     const { owner } = from;
     const isNews = await ownership.addRevocations(owner, list);
     const known = (await store.revocations(owner))?.list ?? [];
     const message: ServerMessage = { type: 'revocations', owner, list: [...known] };
     if (isNews) {
+      audit.append('revocations.learned', { peer: from.peerId, owner, entries: known.length });
       presence.broadcast(owner, message, from.peerId);
       await this.sweep(owner);
     } else if (known.length > list.length) {

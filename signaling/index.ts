@@ -1,5 +1,6 @@
 /** The public names of the signaling server; `cocoon up` and `cocoon signaling` start it. */
 
+export type { SignalingAudit, SignalingEvent } from './audit.ts';
 export type { IceServer } from './http-api.ts';
 export type { SignalingLog } from './log.ts';
 export type { SignalingCounters } from './metrics.ts';

@@ -5,6 +5,7 @@
 
 import type { Clock, SignalPayload, SigningKey, Timer } from '@cocoon-mesh/protocol';
 import { MeshError, limits, randomBytes, signTicket, toBase64Url } from '@cocoon-mesh/protocol';
+import type { SignalingAudit } from './audit.ts';
 import type { Metrics } from './metrics.ts';
 import type { OnlinePeer, Presence } from './presence.ts';
 import type { Store } from './store.ts';
@@ -24,6 +25,7 @@ interface IntroductionsOptions {
   readonly ticketKey: SigningKey;
   readonly clock: Clock;
   readonly metrics: Metrics;
+  readonly audit: SignalingAudit;
 }
 
 export class Introductions {
@@ -44,7 +46,8 @@ export class Introductions {
    * @throws MeshError self_connect | membership_expired | not_found | device_offline
    */
   async introduce(asker: OnlinePeer, answererId: string, requestId: number): Promise<void> {
-    const { presence, metrics } = this.#options;
+    const { presence, metrics, audit } = this.#options;
+    const about = { peer: asker.peerId, owner: asker.owner, to: answererId };
     try {
       const answerer = await this.#answerer(asker, answererId);
       const ticket = await this.#ticket(asker, answerer);
@@ -64,8 +67,11 @@ export class Introductions {
         device: presence.entry(answerer),
       });
       metrics.introduced('ok');
+      audit.append('introduction', { ...about, jti: ticket.jti });
     } catch (thrown) {
-      metrics.introduced(thrown instanceof MeshError ? thrown.code : 'internal');
+      const code = thrown instanceof MeshError ? thrown.code : 'internal';
+      metrics.introduced(code);
+      audit.append('introduction.refused', { ...about, code });
       throw thrown;
     }
   }

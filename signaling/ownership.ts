@@ -26,6 +26,7 @@ import {
   verifyRedemption,
   verifyRevocations,
 } from '@cocoon-mesh/protocol';
+import type { SignalingAudit } from './audit.ts';
 import type { Store, StoredDevice, StoredMembership } from './store.ts';
 
 interface OwnershipOptions {
@@ -33,6 +34,7 @@ interface OwnershipOptions {
   readonly receiptKey: SigningKey;
   readonly clock: Clock;
   readonly maxDevicesPerOwner: number;
+  readonly audit: SignalingAudit;
 }
 
 /** A device as it counts from now on. */
@@ -93,7 +95,7 @@ export class Ownership {
    *   revoked | unsupported; then nothing is recorded
    */
   async redeem(peerId: string, redemption: Redemption): Promise<string> {
-    const { store, receiptKey, maxDevicesPerOwner } = this.#options;
+    const { store, receiptKey, maxDevicesPerOwner, audit } = this.#options;
     const { owner, grant } = await verifyRedemption(redemption);
     if (grant.receipt_key !== toBase64Url(receiptKey.publicKey)) throw new MeshError('token_wrong_signaling');
     if (grant.scope !== 'enroll')
@@ -117,6 +119,9 @@ export class Ownership {
       owner,
       maxDevicesPerOwner,
     );
+    const { jti, scope } = grant;
+    if (!known)
+      audit.append('token.redeemed', { redeemer: redemption.redeemer, owner: owner.id, jti, scope });
     return claim.receipt;
   }
 

@@ -15,6 +15,8 @@ import type { Kysely } from 'kysely';
 import type { WebSocket } from 'ws';
 import { WebSocketServer } from 'ws';
 import { AccessKeys } from './access-keys.ts';
+import type { SignalingAudit } from './audit.ts';
+import { noAudit } from './audit.ts';
 import { AccessTokens } from './access-token.ts';
 import { CloseCode, Connection } from './connection.ts';
 import { Conversation } from './conversation.ts';
@@ -60,6 +62,7 @@ export interface SignalingOptions {
   readonly oidc?: OidcOptions;
   readonly clock: Clock;
   readonly log: SignalingLog;
+  readonly audit?: SignalingAudit;
   /** Tests start servers with smaller ones. */
   readonly limits?: Partial<ServerLimits>;
 }
@@ -152,7 +155,7 @@ class Server implements SignalingServer {
     db: Kysely<Tables>,
     store: Store,
   ): Promise<Server> {
-    const { clock, log } = options;
+    const { clock, log, audit = noAudit } = options;
     if ((options.tlsCert === undefined) !== (options.tlsKey === undefined))
       throw new MeshError('usage', 'TLS needs a certificate and its key');
     const serverLimits = { ...defaultLimits, ...options.limits };
@@ -164,10 +167,18 @@ class Server implements SignalingServer {
       receiptKey: keys.receipt,
       clock,
       maxDevicesPerOwner: serverLimits.maxDevicesPerOwner,
+      audit,
     });
     await store.forgetExpired(ownership.nowSeconds);
     const presence = new Presence(clock, metrics, serverLimits.devicePushMs);
-    const introductions = new Introductions({ presence, store, ticketKey: keys.ticket, clock, metrics });
+    const introductions = new Introductions({
+      presence,
+      store,
+      ticketKey: keys.ticket,
+      clock,
+      metrics,
+      audit,
+    });
     const { accessTokenSeconds, tokenSkewSeconds } = serverLimits;
     const accessTokens = new AccessTokens({
       keys: await AccessKeys.open({
@@ -189,6 +200,7 @@ class Server implements SignalingServer {
     const desk = new Desk({
       clock,
       log,
+      audit,
       metrics,
       store,
       keys,
