@@ -244,7 +244,7 @@ export function sampleHello({ membership, record, owner, share, revocations }: S
 /** Every message of a client, in the order of use. */
 export async function sampleClientMessages(sample: SampleObjects): Promise<ClientMessage[]> {
   const { device, otherDevice, record, guestRecord, membership, redemption, owner, revocations } = sample;
-  const { coOwnRedemption, share, shareClaim } = sample;
+  const { coOwnRedemption, share, shareClaim, rotated } = sample;
   const signature = toBase64Url(await sampleSignIn(sample));
   return [
     { type: 'sign_in', peer_id: device.peerId, nonce },
@@ -266,6 +266,7 @@ export async function sampleClientMessages(sample: SampleObjects): Promise<Clien
     { type: 'signal', jti: nonce, payload: { kind: 'candidate', candidate: null } },
     { type: 'signal', jti: nonce, payload: { kind: 'failed', code: 'connect_timeout' } },
     { type: 'revocations', owner: owner.id, list: revocations },
+    { type: 'revocations', owner: owner.id, records: rotated.records, list: [] },
     { type: 'ping', id: 3 },
   ];
 }

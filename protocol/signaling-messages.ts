@@ -87,7 +87,13 @@ export const clientMessageSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('lookup'), id: requestId, protocol: protocolField, version: rangeField }),
   z.object({ type: z.literal('introduce'), id: requestId, peer_id: peerIdField }),
   z.object({ type: z.literal('signal'), jti: nonceField, payload: signalPayloadSchema }),
-  z.object({ type: z.literal('revocations'), owner: ownerIdField, list: revocationListField }),
+  z.object({
+    type: z.literal('revocations'),
+    owner: ownerIdField,
+    /** Of the owner, up to the epoch of the list: after a rotation, or for a server that lost its database. */
+    records: z.optional(ownerRecordsField),
+    list: revocationListField,
+  }),
   z.object({ type: z.literal('ping'), id: requestId }),
 ]);
 export type ClientMessage = z.infer<typeof clientMessageSchema>;

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { RevocationKind } from '@cocoon-mesh/protocol';
 import {
   FrameFlag,
   FrameType,
@@ -21,11 +22,14 @@ import {
   fromUtf8,
   helloSchema,
   limits,
+  ownerRequestSchema,
   serverMessageSchema,
   sessionVersions,
   signalingSubprotocols,
   signedTypes,
   streamProtocols,
+  tokenAnswerSchema,
+  tokenRequestSchema,
 } from '@cocoon-mesh/protocol';
 import { sampleObjects, sampleSigned } from '@cocoon-mesh/protocol/sample-objects.ts';
 import { projectRoot } from './source-files.ts';
@@ -71,6 +75,12 @@ function fieldsOf(shape: Shape): string[] {
 interface MessageSchema {
   readonly def: {
     readonly shape: Shape & { readonly type: { readonly def: { readonly values: readonly string[] } } };
+  };
+}
+
+interface OperationSchema {
+  readonly def: {
+    readonly shape: Shape & { readonly op: { readonly def: { readonly values: readonly string[] } } };
   };
 }
 
@@ -126,6 +136,7 @@ describe('the tables of docs/protocol.md', () => {
       signedTypes.map((type) => [type, [signed[type]]]),
     );
     examples['owner-record']?.push(...sample.rotated.records);
+    examples['device-record']?.push(sample.guestRecord);
     examples['grant']?.push(sample.coOwnRedemption.grant);
     examples['revocation']?.push(...sample.revocations);
     for (const type of signedTypes) {
@@ -149,6 +160,30 @@ describe('the tables of docs/protocol.md', () => {
       for (const field of required)
         for (const payload of payloads) assert.ok(payload.includes(field), `${type}.${field}`);
     }
+  });
+
+  it('have every kind of revocation', () => {
+    const kinds: Record<RevocationKind, true> = { device: true, owner: true, token: true, share: true };
+    assert.deepEqual(
+      table('revocation-kinds').map(([kind]) => plain(kind)),
+      Object.keys(kinds),
+    );
+  });
+
+  it('have every request to a device with the secret, with its fields', () => {
+    const requests = (ownerRequestSchema.def.options as unknown as OperationSchema[]).map(({ def }) => {
+      const { op, ...fields } = def.shape;
+      return [op.def.values[0], fieldsOf(fields).join(', ')];
+    });
+    const documented = table('owner-requests').map(([op, fields]) => [
+      plain(op),
+      plain(fields).split(':')[0],
+    ]);
+    assert.deepEqual(documented, requests);
+    const inside = (fields: Shape) => `{ ${fieldsOf(fields).join(', ')} }`;
+    const [token] = table('owner-requests');
+    assert.ok(token?.[1]?.includes(inside(tokenRequestSchema.def.shape as unknown as Shape)));
+    assert.ok(token?.[2]?.includes(inside(tokenAnswerSchema.def.shape as unknown as Shape)));
   });
 
   it('have every protocol of rights, and every verb', () => {
