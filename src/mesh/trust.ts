@@ -3,42 +3,52 @@
  * redeemers, revocations, rotations. Signaling and other peers bring proofs; nothing is believed that does not
  * verify, nothing that was revoked comes back, and all of it survives a restart. It knows neither sessions nor
  * signaling.
+ *
+ * Only owners that matter are remembered: mine, and those I share a cocoon with. What strangers show is verified and
+ * forgotten, so that they cannot fill anything. Signatures are checked first, which takes time; what follows from
+ * them is then judged and noted in one go, so that nothing is decided on what has changed meanwhile.
  */
 
 import type {
   Clock,
   HelloRevocations,
   MembershipProof,
+  Owner,
   OwnerRecords,
   ProvenMembership,
   ProvenShare,
-  Revocation,
   RevocationMessage,
   Rights,
   ShareProof,
 } from '@cocoon-mesh/protocol';
-import { MeshError } from '@cocoon-mesh/protocol';
+import {
+  commonRights,
+  coOwnerRights,
+  includesRights,
+  limits,
+  MeshError,
+  peekMembership,
+  shareRecords,
+  verifyMembership,
+  verifyOwnerRecords,
+  verifyShare,
+} from '@cocoon-mesh/protocol';
+import type { GivenRight } from './known-owner.ts';
+import { KnownOwner } from './known-owner.ts';
+import type { KnownShare } from './known-shares.ts';
+import { KnownShares } from './known-shares.ts';
+import { supersedes } from './supersedes.ts';
+import type { TrustEvent, TrustListener } from './trust-event.ts';
+import type { TrustState } from './trust-state.ts';
+import { damaged, parseTrustState } from './trust-state.ts';
 
-/** JSON; kept by the `MeshStore`. */
-export interface TrustState {
-  readonly v: 1;
-  /** Highest time that an owner of mine has signed, seconds since 1970: a clock set back ends no end. */
-  readonly time: number;
-  /** Mine, and those I share a cocoon with: their newest records and revocations. */
-  readonly owners: Readonly<
-    Record<string, { readonly records: OwnerRecords; readonly revocations: readonly string[] }>
-  >;
-  /** First redeemer (PeerId or owner id) by token. */
-  readonly redeemers: Readonly<Record<string, string>>;
-  /** Highest serial of a membership by PeerId. */
-  readonly serials: Readonly<Record<string, number>>;
-  /** Of my owner's cocoons with others, and of others' cocoons with my owner. */
-  readonly shares: readonly ShareProof[];
-}
+export type { TrustEvent } from './trust-event.ts';
+export type { TrustState } from './trust-state.ts';
 
 /** Who a peer is to this one, and what it may do here. */
 export interface Standing {
   readonly peerId: string;
+  /** What counts: not always what was shown, see `member`. */
   readonly membership: ProvenMembership;
   /** Why we may meet although our owners differ; null for a peer of my owner. */
   readonly share: ProvenShare | null;
@@ -49,31 +59,6 @@ export interface Standing {
   /** Seconds since 1970, or null. */
   readonly expires: number | null;
 }
-
-/** For the log and the audit; told once each. */
-export type TrustEvent =
-  /** A token's first redeemer was noted. */
-  | {
-      readonly kind: 'claim';
-      readonly owner: string;
-      readonly jti: string;
-      readonly redeemer: string;
-      readonly scope: 'enroll' | 'co-own';
-      readonly cocoon?: string;
-    }
-  /** Somebody else shows the same token: refused. */
-  | {
-      readonly kind: 'second_redeemer';
-      readonly owner: string;
-      readonly jti: string;
-      readonly first: string;
-      readonly second: string;
-    }
-  | { readonly kind: 'share'; readonly share: ProvenShare }
-  | { readonly kind: 'revocation'; readonly owner: string; readonly entry: Revocation }
-  | { readonly kind: 'rotation'; readonly owner: string; readonly epoch: number }
-  /** My own membership changed. */
-  | { readonly kind: 'membership'; readonly membership: ProvenMembership };
 
 export interface TrustOptions {
   readonly clock: Clock;
@@ -86,64 +71,115 @@ export interface TrustOptions {
   readonly report: (event: TrustEvent) => void;
 }
 
+interface OwnMembership {
+  readonly proof: MembershipProof;
+  readonly proven: ProvenMembership;
+}
+
 export class Trust {
   readonly #options: TrustOptions;
+  readonly #listener: TrustListener;
+  /** By owner id: mine, and every party of a share that is known. */
+  readonly #owners = new Map<string, KnownOwner>();
+  readonly #shares = new KnownShares();
+  #mine: OwnMembership | null = null;
+  /** Seconds since 1970. */
+  #time = 0;
+  #unsaved = false;
 
-  /** @throws MeshError database_corrupt when the state is none; nothing is overwritten then */
+  /** @throws MeshError database_corrupt when the state is none, database_newer; nothing is overwritten then */
   static async open(options: TrustOptions): Promise<Trust> {
-    return new Trust(options);
+    const trust = new Trust(options);
+    if (options.state === null || options.state === undefined) return trust;
+    const state = parseTrustState(options.state);
+    try {
+      await trust.#load(state);
+    } catch (cause) {
+      throw damaged(cause);
+    }
+    return trust;
   }
 
   private constructor(options: TrustOptions) {
     this.#options = options;
+    this.#listener = { report: options.report, changed: () => (this.#unsaved = true) };
   }
 
   /** The own owner's id, null before the first membership. */
   get owner(): string | null {
-    throw new MeshError('internal', this.#options.self);
+    return this.#mine?.proven.owner ?? null;
   }
 
   /** What I show; the newest I have. */
   get membership(): MembershipProof | null {
-    throw new MeshError('internal');
+    return this.#mine?.proof ?? null;
   }
 
   get proven(): ProvenMembership | null {
-    throw new MeshError('internal');
+    return this.#mine?.proven ?? null;
   }
 
-  /** Seconds since 1970: the own clock, or an owner's if that is ahead. */
+  /** Why my own membership does not stand any more, or null. */
+  get problem(): MeshError | null {
+    return this.#mine && this.#objectionTo(this.#mine.proven);
+  }
+
+  /**
+   * Seconds since 1970: the own clock, or my owner's if that is ahead, so that a clock that is set back gives
+   * nobody more time. Other owners have no say in it: they could end the rights of my owner's guests. Nor has my own
+   * owner more than a day's: one wrong clock among its devices would end everything, and for good.
+   */
   get now(): number {
-    throw new MeshError('internal');
+    return Math.max(this.#clock, this.#time);
   }
 
   /** Newest records of an owner that is known. */
-  recordsOf(_owner: string): OwnerRecords | null {
-    throw new MeshError('internal');
+  recordsOf(owner: string): OwnerRecords | null {
+    return this.#owners.get(owner)?.records ?? null;
   }
 
   /**
    * Takes a membership as mine: the first one, or a newer one of the same owner (epoch, then serial, then a signed
-   * one in the place of a chain). An older one changes nothing.
-   * @returns whether it counts now
-   * @throws MeshError membership_invalid | membership_expired | revoked | …
+   * one in the place of a chain). An older one changes nothing. When the first one is older than what was known of
+   * me before, that counts.
+   * @returns whether something counts now that did not
+   * @throws MeshError membership_invalid | membership_expired | revoked | unknown_constraint | already_owned
    */
-  async adopt(_proof: MembershipProof): Promise<boolean> {
-    throw new MeshError('internal');
+  async adopt(proof: MembershipProof): Promise<boolean> {
+    const shown = await verifyMembership(proof, this.#options.self, this.now);
+    const records = await verifyOwnerRecords(membershipRecords(proof));
+    return this.#noting(() => this.#adopt({ proof, proven: shown }, records));
   }
 
   /**
    * A peer's own proof, of whichever owner: verified, not revoked, not outdated, of the first redeemer, not rolled
    * back to an older serial.
+   * @returns what counts of it. A device that has not received what its owner signed for it still shows its chain:
+   * then rights and dates are those of the signed one, where that is known.
    * @throws MeshError membership_invalid | membership_expired | revoked | unknown_constraint
    */
-  async member(_peerId: string, _proof: MembershipProof): Promise<ProvenMembership> {
-    throw new MeshError('internal');
+  async member(peerId: string, proof: MembershipProof): Promise<ProvenMembership> {
+    const shown = await verifyMembership(proof, peerId, this.now);
+    const records = membershipRecords(proof);
+    const longer = this.#isParty(shown.owner) ? await this.#verifyLonger(shown.owner, records) : null;
+    return this.#noting(() => {
+      const known = this.#follow(shown.owner, records, longer);
+      return known ? this.#admit(known, { proof, proven: shown }) : shown;
+    });
   }
 
   /** Verifies a share and keeps it when it concerns me. As `member`; a share that its co-owner gave back is revoked. */
-  async share(_proof: ShareProof): Promise<ProvenShare> {
-    throw new MeshError('internal');
+  async share(proof: ShareProof): Promise<ProvenShare> {
+    const proven = await verifyShare(proof, this.now);
+    if (!this.#concerns(proven)) return proven;
+    const { redeemer_records: accepting = [] } = proven.redemption;
+    const owner = await this.#verifyLonger(proven.owner, shareRecords(proof));
+    const coOwner = await this.#verifyLonger(proven.coOwner, accepting);
+    return this.#noting(() => {
+      if (!this.#concerns(proven)) return proven;
+      this.#keepShare({ proof, proven }, owner, coOwner);
+      return proven;
+    });
   }
 
   /**
@@ -151,55 +187,320 @@ export class Trust {
    * that is known); cocoons that are shared with my owner.
    * @throws MeshError denied when we have nothing in common, and as `member`
    */
-  async judge(_peerId: string, _membership: MembershipProof, _share?: ShareProof): Promise<Standing> {
-    throw new MeshError('internal');
+  async judge(peerId: string, membership: MembershipProof, share?: ShareProof): Promise<Standing> {
+    // What is wrong with a share does not matter where a better one is known.
+    const refusal = share && (await this.share(share).then(noRefusal, (thrown: unknown) => thrown));
+    const proven = await this.member(peerId, membership);
+    if (proven.owner === this.owner)
+      return { peerId, membership: proven, share: null, relation: 'own', ...termsOf(proven) };
+    const found = this.#shareWith(proven);
+    if (!found)
+      throw new MeshError('denied', 'The device belongs to another owner', { cause: refusal ?? undefined });
+    const objection = this.#objectionToShare(found);
+    if (objection) throw objection;
+    return standing(proven, found, this.owner);
   }
 
   /** Does what was judged before still stand? Asked at every new stream. */
-  objection(_standing: Standing): MeshError | null {
-    throw new MeshError('internal');
+  objection({ membership, share }: Standing): MeshError | null {
+    const mine = this.owner;
+    const common = share ? share.owner === mine || share.coOwner === mine : membership.owner === mine;
+    if (!common) return new MeshError('denied');
+    return this.#objectionTo(membership) ?? (share && this.#objectionToShare(share));
   }
 
   /** Shares that stand, of my owner's cocoons or with my owner. */
   get shares(): readonly ProvenShare[] {
-    throw new MeshError('internal');
-  }
-
-  /** The proof of a share that stands: what a peer of the co-owner shows to the cocoon. */
-  shareProof(_cocoon: string, _coOwner: string): ShareProof | null {
-    throw new MeshError('internal');
-  }
-
-  /** Every revocation of an owner, oldest first. */
-  revocations(_owner: string): readonly string[] {
-    throw new MeshError('internal');
+    return this.#standing.map(({ proven }) => proven);
   }
 
   /**
-   * Takes in revocations, and with `records` a rotation. A list may begin in the middle of what is known.
+   * The proof of a share that stands: what a peer of the co-owner shows to the cocoon.
+   * @param owner of the cocoon; without it my own owner's share comes first, for anybody can claim a cocoon
+   */
+  shareProof(cocoon: string, coOwner: string, owner?: string): ShareProof | null {
+    const fitting = this.#standing.filter(
+      ({ proven }) =>
+        proven.cocoon === cocoon &&
+        proven.coOwner === coOwner &&
+        (owner === undefined || proven.owner === owner),
+    );
+    const mine = fitting.find(({ proven }) => proven.owner === this.owner);
+    return (mine ?? fitting[0])?.proof ?? null;
+  }
+
+  /** Every revocation of an owner, oldest first. */
+  revocations(owner: string): readonly string[] {
+    return this.#owners.get(owner)?.revocations.list ?? [];
+  }
+
+  /**
+   * Takes in revocations, and with `records` a rotation. A list may begin in the middle of what is known, overlap
+   * it, or leave a gap: every entry counts at once, and what lies between is `missing`. Of an owner that does not
+   * matter here nothing is taken.
    * @returns whether anything was new
    * @throws MeshError bad_signature | … ; what was learned before stays
    */
-  async learn(
-    _owner: string,
-    _records: OwnerRecords | undefined,
-    _list: readonly string[],
-  ): Promise<boolean> {
-    throw new MeshError('internal');
+  async learn(owner: string, records: OwnerRecords | undefined, list: readonly string[]): Promise<boolean> {
+    if (!this.#isParty(owner)) return false;
+    const longer = await this.#verifyLonger(owner, records ?? []);
+    if (longer && longer.id !== owner)
+      throw new MeshError('membership_invalid', 'The records are of another owner');
+    const before = this.#owners.get(owner)?.epoch;
+    const known = this.#noting(() => this.#follow(owner, records ?? [], longer));
+    if (!known) return false;
+    const learned = await this.#learnList(known, list);
+    return learned || known.epoch !== before;
   }
 
   /** For HELLO: of my owner, and of the peer's when that is another. */
-  helloRevocations(_peerOwner: string | null): HelloRevocations[] {
-    throw new MeshError('internal');
+  helloRevocations(peerOwner: string | null): HelloRevocations[] {
+    const ids = new Set([this.owner, peerOwner].filter((id) => id !== null));
+    return [...ids].flatMap((id) => this.#owners.get(id)?.revocations.hello() ?? []);
   }
 
-  /** What to ask a peer for, after its HELLO's entries were learned and some in between are missing. */
-  missing(_theirs: readonly HelloRevocations[]): (RevocationMessage & { kind: 'ask' })[] {
-    throw new MeshError('internal');
+  /**
+   * What to ask a peer for, after its HELLO's entries were learned and some in between are missing. Asked again
+   * after each answer that was new, it ends when nothing is missing; after one that was not, the peer has no more.
+   */
+  missing(theirs: readonly HelloRevocations[]): (RevocationMessage & { kind: 'ask' })[] {
+    return theirs.flatMap((head) => {
+      const known = this.#owners.get(head.owner);
+      if (!known || head.epoch < known.epoch) return [];
+      const after = head.epoch > known.epoch ? 0 : known.revocations.gap(head);
+      return after === null ? [] : [{ kind: 'ask', owner: head.owner, epoch: head.epoch, after }];
+    });
   }
 
-  /** The next piece after entry `after`; an empty list when there is none, null for an owner we know nothing of. */
-  tell(_owner: string, _epoch: number, _after: number): (RevocationMessage & { kind: 'tell' }) | null {
-    throw new MeshError('internal');
+  /**
+   * The next piece after entry `after`; an empty list when there is none, null for an owner we know nothing of. Who
+   * asks for an older epoch is told of the rotation, and the newest list from its beginning.
+   */
+  tell(owner: string, epoch: number, after: number): (RevocationMessage & { kind: 'tell' }) | null {
+    const known = this.#owners.get(owner);
+    if (!known) return null;
+    const start = epoch === known.epoch ? after : 0;
+    const list = known.revocations.piece(start);
+    return { kind: 'tell', owner, records: [...known.records], after: start, list };
   }
+
+  get #clock(): number {
+    return Math.floor(this.#options.clock.now() / 1000);
+  }
+
+  get #standing(): KnownShare[] {
+    return this.#shares.all().flatMap((between) => between.find(this.#stands) ?? []);
+  }
+
+  async #load(state: TrustState): Promise<void> {
+    for (const [id, owner] of Object.entries(state.owners))
+      this.#owners.set(id, await KnownOwner.open(id, owner, this.#listener));
+    // Ended ones are kept as well: at the beginning of time none has ended.
+    for (const proof of state.shares)
+      this.#shares.add({ proof, proven: await verifyShare(proof, 0) }, () => true);
+    this.#time = state.time;
+  }
+
+  #state(): TrustState {
+    return {
+      v: 1,
+      time: this.#time,
+      owners: Object.fromEntries([...this.#owners].map(([id, known]) => [id, known.state()])),
+      // As they are added again: what was signed comes before the chain that supersedes it.
+      shares: this.#shares.all().flatMap((between) => between.map(({ proof }) => proof).toReversed()),
+    };
+  }
+
+  /** Runs what changes something, to the end and at once; what it changed before it failed is kept as well. */
+  #noting<T>(step: () => T): T {
+    try {
+      return step();
+    } finally {
+      this.#save();
+    }
+  }
+
+  #save(): void {
+    if (!this.#unsaved) return;
+    this.#unsaved = false;
+    this.#options.save(this.#state());
+  }
+
+  #adopt(offered: OwnMembership, records: Owner): boolean {
+    const mine = this.#mine;
+    if (mine && mine.proven.owner !== records.id) throw new MeshError('already_owned');
+    const known = this.#owners.get(records.id) ?? new KnownOwner(records, this.#listener);
+    known.follow(records);
+    const newest = newestOf(offered, known);
+    // What a rotation ended is still who I am, until I am given what replaces it; others judge it by themselves.
+    const outdated = known.outdates(newest.proven);
+    if (!outdated) known.assertStands(newest.proven, this.now);
+    if (mine && !supersedes(newest.proven, mine.proven)) return false;
+    if (!mine) this.#begin(known);
+    this.#mine = newest;
+    if (!outdated) this.#admit(known, newest);
+    this.#listener.report({ kind: 'membership', membership: newest.proven });
+    return true;
+  }
+
+  /** The first membership says what the rest is about: what concerns an owner that I had before is dropped. */
+  #begin(known: KnownOwner): void {
+    const { id } = known;
+    this.#owners.set(id, known);
+    this.#shares.prune(({ owner, coOwner }) => owner === id || coOwner === id);
+    for (const other of this.#owners.keys())
+      if (other !== id && !this.#shares.involves(other)) this.#owners.delete(other);
+    this.#listener.changed();
+  }
+
+  #admit(known: KnownOwner, { proof, proven }: OwnMembership): ProvenMembership {
+    const jws = proof.kind === 'membership' ? proof.membership : null;
+    const counts = known.admit(proven, jws, this.now);
+    this.#hear(known.id, jws === null ? proven.granted : peekMembership(jws).iat);
+    return counts;
+  }
+
+  #keepShare(share: KnownShare, owner: Owner | null, coOwner: Owner | null): void {
+    const { proven } = share;
+    const granting = this.#owners.get(proven.owner) ?? (owner && new KnownOwner(owner, this.#listener));
+    const accepting =
+      this.#owners.get(proven.coOwner) ?? (coOwner && new KnownOwner(coOwner, this.#listener));
+    if (!granting || !accepting) throw new MeshError('membership_invalid', 'A share names both owners');
+    granting.assertFits(shareRecords(share.proof));
+    accepting.assertFits(proven.redemption.redeemer_records ?? []);
+    if (owner) granting.follow(owner);
+    if (coOwner) accepting.follow(coOwner);
+    const right = rightOf(proven);
+    granting.assertStands(right, this.now);
+    if (accepting.revocations.givesBack(right)) throw new MeshError('revoked');
+    if (!this.#shares.add(share, (known) => !this.#objectionToShare(known))) return;
+    this.#owners.set(proven.owner, granting);
+    this.#owners.set(proven.coOwner, accepting);
+    granting.note(right, proven.cocoon);
+    this.#hear(proven.owner, proven.granted);
+    this.#listener.changed();
+    this.#listener.report({ kind: 'share', share: proven });
+  }
+
+  async #learnList(known: KnownOwner, list: readonly string[]): Promise<boolean> {
+    let isNews = false;
+    try {
+      await known.learn(list, (entry) => {
+        this.#hear(known.id, entry.iat);
+        isNews = true;
+      });
+    } finally {
+      this.#save();
+    }
+    return isNews;
+  }
+
+  #isParty(owner: string): boolean {
+    return owner === this.owner || this.#shares.involves(owner);
+  }
+
+  #concerns({ owner, coOwner }: ProvenShare): boolean {
+    return this.owner !== null && (owner === this.owner || coOwner === this.owner);
+  }
+
+  /** Verified, where they say more than is known; otherwise null. @throws MeshError membership_invalid | … */
+  async #verifyLonger(owner: string, records: readonly string[]): Promise<Owner | null> {
+    if (records.length <= (this.#owners.get(owner)?.records.length ?? 0)) return null;
+    return verifyOwnerRecords([...records]);
+  }
+
+  /** The owner, up to these records; null for one that does not matter here. */
+  #follow(id: string, records: readonly string[], longer: Owner | null): KnownOwner | null {
+    const known = this.#owners.get(id);
+    if (known) {
+      known.assertFits(records);
+      if (longer) known.follow(longer);
+      return known;
+    }
+    if (!longer || !this.#isParty(id)) return null;
+    const added = new KnownOwner(longer, this.#listener);
+    this.#owners.set(id, added);
+    this.#listener.changed();
+    return added;
+  }
+
+  /**
+   * Notes a time that an owner signed. A clock that is far behind what was noted before is wrong itself, and says
+   * nothing about others.
+   */
+  #hear(owner: string, seconds: number): void {
+    if (owner !== this.owner || seconds <= this.#time) return;
+    const ahead = limits.maxOwnerClockAheadMs / 1000;
+    if (seconds > this.#clock + ahead && this.#clock >= this.#time - ahead) return;
+    this.#time = seconds;
+    this.#listener.changed();
+  }
+
+  readonly #stands = ({ proven }: KnownShare): boolean => this.#objectionToShare(proven) === null;
+
+  #objectionTo(membership: ProvenMembership): MeshError | null {
+    return this.#owners.get(membership.owner)?.objection(membership, this.now) ?? null;
+  }
+
+  #objectionToShare(share: ProvenShare): MeshError | null {
+    const right = rightOf(share);
+    const granting = this.#owners.get(share.owner);
+    if (!granting) return new MeshError('denied');
+    const givenBack = this.#owners.get(share.coOwner)?.revocations.givesBack(right);
+    return granting.objection(right, this.now) ?? (givenBack ? new MeshError('revoked') : null);
+  }
+
+  /** The share by which a peer of another owner and I may meet: the one that counts, even if it has ended. */
+  #shareWith({ peerId, owner }: ProvenMembership): ProvenShare | null {
+    const mine = this.owner;
+    if (mine === null) return null;
+    for (const between of [
+      this.#shares.between(mine, this.#options.self, owner),
+      this.#shares.between(owner, peerId, mine),
+    ]) {
+      const found = between.find(this.#stands) ?? between[0];
+      if (found) return found.proven;
+    }
+    return null;
+  }
+}
+
+function membershipRecords(proof: MembershipProof): OwnerRecords {
+  return proof.kind === 'membership' ? proof.records : proof.redemption.records;
+}
+
+/** What is offered, or what the owner signed for the same device since. */
+function newestOf(offered: OwnMembership, known: KnownOwner): OwnMembership {
+  const signed = known.signedMembership(offered.proven.peerId);
+  if (!signed || supersedes(offered.proven, signed.proven)) return offered;
+  const { jws, proven } = signed;
+  return { proof: { kind: 'membership', records: [...known.records], membership: jws }, proven };
+}
+
+function rightOf(share: ProvenShare): GivenRight {
+  return { ...share, peerId: share.cocoon };
+}
+
+function termsOf({ rights, expires }: ProvenMembership): Pick<Standing, 'rights' | 'expires'> {
+  return { rights, expires };
+}
+
+function standing(membership: ProvenMembership, share: ProvenShare, mine: string | null): Standing {
+  const { peerId } = membership;
+  const ends = [membership.expires, share.expires].filter((end) => end !== null);
+  const expires = ends.length === 0 ? null : Math.min(...ends);
+  if (share.owner !== mine) return { peerId, membership, share, relation: 'shared', rights: [], expires };
+  const relation = includesRights(share.rights, coOwnerRights) ? 'co-owner' : 'guest';
+  return {
+    peerId,
+    membership,
+    share,
+    relation,
+    rights: commonRights(membership.rights, share.rights),
+    expires,
+  };
+}
+
+function noRefusal(): null {
+  return null;
 }
