@@ -4,6 +4,9 @@
  */
 
 import * as z from 'zod/mini';
+import type { Bytes } from './bytes.ts';
+import { encode } from './codec.ts';
+import { MeshError } from './errors.ts';
 import { jwsField, nonceField } from './fields.ts';
 import { limits } from './limits.ts';
 import { membershipProofSchema } from './membership.ts';
@@ -39,3 +42,21 @@ export const helloSchema = z.object({
   ),
 });
 export type Hello = z.infer<typeof helloSchema>;
+
+/**
+ * HELLO within its limit: where chains are long after many rotations, with fewer of the older revocations, which the
+ * other side asks for on a stream.
+ * @throws MeshError bad_message | message_too_large when the rest is too large by itself
+ */
+export function encodeHello(hello: Hello): Bytes {
+  for (let most: number = limits.maxHelloRevocations; ; most = Math.floor(most / 2)) {
+    const revocations = hello.revocations.map((list) => ({
+      ...list,
+      entries: most === 0 ? [] : list.entries.slice(-most),
+    }));
+    const bytes = encode(helloSchema, { ...hello, revocations });
+    if (bytes.length <= limits.maxHelloBytes) return bytes;
+    if (most === 0)
+      throw new MeshError('message_too_large', `HELLO has ${bytes.length} bytes, its chains are too long`);
+  }
+}
