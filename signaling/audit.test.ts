@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { generateSigningKey, peekGrant, peekTicket, signRevocation } from '@cocoon-mesh/protocol';
+import {
+  generateSigningKey,
+  peekGrant,
+  peekTicket,
+  randomBytes,
+  signRevocation,
+  toBase64Url,
+} from '@cocoon-mesh/protocol';
 import type { SignalingAudit } from './audit.ts';
 import {
   TestPeer,
@@ -44,6 +51,26 @@ describe('what the server notes for good', () => {
     assert.deepEqual(events().slice(1), ['redemption.refused', 'sign_in.refused']);
     assert.deepEqual(lines[1]?.[1], { peer: thief.peerId, address: '127.0.0.1', code: 'token_invalid' });
     assert.equal(lines[2]?.[1]['code'], 'token_invalid');
+  });
+
+  test('is a sign-in over HTTP that was refused, as well', async () => {
+    const { lines, audit } = collected();
+    await using run = await startTestServer({ audit });
+    const { peerId } = await generateSigningKey();
+    const { status } = await fetch(`${run.server.httpUrl}/auth/token`, {
+      method: 'POST',
+      body: JSON.stringify({
+        peer_id: peerId,
+        nonce: toBase64Url(randomBytes(32)),
+        server_nonce: toBase64Url(randomBytes(32)),
+        time: seconds(run.clock),
+        signature: toBase64Url(randomBytes(64)),
+      }),
+    });
+    assert.equal(status, 401);
+    assert.deepEqual(lines, [
+      ['sign_in.refused', { peer: peerId, address: '127.0.0.1', code: 'sign_in_failed' }],
+    ]);
   });
 
   test('is each introduction, each one refused, and what it learns of revocations', async () => {

@@ -32,6 +32,8 @@ export interface IceServer {
   readonly credential?: string;
 }
 
+type AuthTokenRequest = typeof authTokenRequest extends Schema<infer T> ? T : never;
+
 interface HttpApiOptions {
   readonly desk: Desk;
   readonly challenges: OpenChallenges;
@@ -144,19 +146,29 @@ export class HttpApi {
   }
 
   async #token({ request, response, address }: Call): Promise<void> {
-    const { desk, challenges, publicUrl, secure } = this.#options;
-    const { rates, ownership, accessTokens, oidc } = desk.parts;
+    const { rates, audit } = this.#options.desk.parts;
     await rates.countAddress('sign_in', address);
     const body = await this.#body(request, authTokenRequest);
+    try {
+      const { token, expiresIn } = await this.#signIn(body, request);
+      answerJson(response, { access_token: token, expires_in: expiresIn });
+    } catch (thrown) {
+      audit.append('sign_in.refused', { peer: body.peer_id, address, code: toMeshError(thrown).code });
+      throw thrown;
+    }
+  }
+
+  async #signIn(body: AuthTokenRequest, request: IncomingMessage) {
+    const { desk, challenges, publicUrl, secure } = this.#options;
+    const { rates, ownership, accessTokens, oidc } = desk.parts;
     const { peer_id: peerId, nonce: clientNonce, server_nonce: serverNonce, time } = body;
     const challenge = challenges.take({ peerId, clientNonce, serverNonce, time });
     await verifyChallenge(challenge, dialledUrl(request, publicUrl, secure), body.signature);
     await rates.countIdentity('sign_in', peerId);
     await oidc?.assertPasses(body.oidc_token);
-    const { token, expiresIn } = body.membership
-      ? await accessTokens.signForMember(await ownership.check(peerId, body.membership))
-      : await accessTokens.signForClaims(peerId);
-    answerJson(response, { access_token: token, expires_in: expiresIn });
+    return body.membership
+      ? accessTokens.signForMember(await ownership.check(peerId, body.membership))
+      : accessTokens.signForClaims(peerId);
   }
 
   // With a token

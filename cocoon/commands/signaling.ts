@@ -19,6 +19,7 @@ export async function signaling(
   flags: ServerFlags,
 ): Promise<void> {
   const { startSignaling } = await import('@cocoon-mesh/signaling');
+  const { AuditLog } = await import('@cocoon-mesh/audit');
   const { systemClock } = await import('@cocoon-mesh/protocol/clock.ts');
   const { lockHome } = await import('../home-lock.ts');
   const { openLog } = await import('../logs.ts');
@@ -36,7 +37,16 @@ export async function signaling(
       }),
       (open) => open.close(),
     );
-    const server = await startSignaling({ ...settings, clock: systemClock, log: own.serverLog(log) });
+    const audit = parts.adopt(
+      await AuditLog.open(home.signalingAudit, systemClock, (message) => log('warn', message)),
+      (open) => open.close(),
+    );
+    const server = await startSignaling({
+      ...settings,
+      clock: systemClock,
+      log: own.serverLog(log),
+      audit,
+    });
     parts.defer(() => server.close());
     const twin = await own.holdIpv6Loopback(settings, server.port);
     parts.defer(() => void twin?.close());
