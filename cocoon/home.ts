@@ -23,9 +23,14 @@ export class Home {
     return join(this.path, 'secret');
   }
 
-  /** The secret of a self-made owner that was replaced by a real one. */
+  /** The secret that this device held before: of a self-made owner that gave way to a real one, or an older one. */
   get replacedSecret(): string {
     return join(this.path, 'secret.replaced');
+  }
+
+  /** What a rotation of the secret has still to sign. */
+  get rotation(): string {
+    return join(this.path, 'rotation.json');
   }
 
   get owners(): string {
@@ -69,6 +74,15 @@ export class Home {
 
   get signalingLog(): string {
     return join(this.path, 'logs', 'signaling.log');
+  }
+
+  /** Of the device; `signalingAudit` is the server's. */
+  get audit(): string {
+    return join(this.path, 'audit.log');
+  }
+
+  get signalingAudit(): string {
+    return join(this.path, 'signaling-audit.log');
   }
 
   /** Makes the folder, private to the user. @throws MeshError storage_failed */
