@@ -1,9 +1,9 @@
 /**
  * What this browser keeps between visits, in IndexedDB: its key, which WebCrypto never gives out, its
- * membership, and the names it has pinned. Other sites cannot read it.
+ * membership, what it knows of owners, and the names it has pinned. Other sites cannot read it.
  */
 
-import type { MeshStore } from '@cocoon-mesh/mesh';
+import type { MeshStore, TrustState } from '@cocoon-mesh/mesh';
 import type { MembershipProof, SigningKey } from '@cocoon-mesh/protocol';
 import { check, generateSigningKey, membershipProofSchema, signingKey } from '@cocoon-mesh/protocol';
 
@@ -54,6 +54,14 @@ export class BrowserStore implements MeshStore {
 
   async savePins(pins: Record<string, string>): Promise<void> {
     await this.#put('pins', pins);
+  }
+
+  async loadTrust(): Promise<unknown> {
+    return (await this.#get<unknown>('trust')) ?? null;
+  }
+
+  async saveTrust(state: TrustState): Promise<void> {
+    await this.#put('trust', state);
   }
 
   #objects(mode: IDBTransactionMode): IDBObjectStore {

@@ -1,29 +1,46 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
-import type { DeviceEntry, OwnerKeys, SigningKey } from '@cocoon-mesh/protocol';
+import { describe, test } from 'node:test';
+import type { DeviceEntry, OwnerKeys, ShareProof, SigningKey } from '@cocoon-mesh/protocol';
 import {
+  coOwnerRights,
   createOwnerSecret,
+  createSetupToken,
   generateSigningKey,
   memberRights,
   ownerKeys,
+  readSetupToken,
+  redeem,
   signDeviceRecord,
   signMembership,
+  signReceipt,
+  signRevocation,
 } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import type { Pins } from './directory.ts';
 import { Directory } from './directory.ts';
+import { Trust } from './trust.ts';
 
 const clock = new SteppedClock();
 const now = Math.floor(clock.now() / 1000);
 const mine = await ownerKeys((await createOwnerSecret()).secret);
 const theirs = await ownerKeys((await createOwnerSecret()).secret);
+const signaling = await generateSigningKey();
+const me = await generateSigningKey();
 
 async function entry(
   key: SigningKey,
   name: string,
-  change: { owner?: OwnerKeys; seq?: number; expires?: number; member?: SigningKey } = {},
+  change: {
+    owner?: OwnerKeys;
+    seq?: number;
+    expires?: number;
+    member?: SigningKey;
+    audience?: string;
+    share?: ShareProof;
+  } = {},
 ): Promise<DeviceEntry> {
   const member = change.member ?? key;
+  const { audience, share, expires } = change;
   return {
     peer_id: key.peerId,
     online: true,
@@ -34,6 +51,7 @@ async function entry(
       seq: change.seq ?? 1,
       services: [],
       capabilities: [],
+      ...(audience === undefined ? {} : { audience }),
       iat: now,
     }),
     membership: await signMembership(change.owner ?? mine, {
@@ -41,29 +59,59 @@ async function entry(
       serial: 1,
       rights: memberRights,
       now,
-      ...(change.expires === undefined ? {} : { expires: change.expires }),
+      ...(expires === undefined ? {} : { expires }),
     }),
+    ...(share ? { share } : {}),
     last_seen: now,
   };
 }
 
-function directory(pins: Pins = {}, self = 'me') {
+/** A cocoon of one owner that another has claimed. */
+async function shared(cocoon: SigningKey, owner = theirs, coOwner = mine): Promise<ShareProof> {
+  const { token } = await createSetupToken(owner, {
+    scope: 'co-own',
+    rights: coOwnerRights,
+    now,
+    expires: now + 3600,
+    signaling: 'ws://signaling.example/ws',
+    receiptKey: signaling.publicKey,
+    cocoon: cocoon.peerId,
+  });
+  const read = await readSetupToken(token);
+  const redemption = await redeem(read, coOwner.key, coOwner.id, coOwner.records);
+  const receipt = await signReceipt(signaling, { jti: read.grant.jti, redeemer: coOwner.id, now });
+  return { kind: 'claim', redemption, receipt };
+}
+
+/** An entry of a cocoon of theirs that is shared with me. */
+async function foreign(key: SigningKey, name: string, owner = theirs): Promise<DeviceEntry> {
+  return entry(key, name, { owner, audience: mine.id, share: await shared(key, owner) });
+}
+
+async function directory(pins: Pins = {}) {
   const saved: Pins[] = [];
   const rejected: string[] = [];
-  const made = new Directory({
+  const trust = await Trust.open({
     clock,
-    self,
-    owner: () => mine.id,
+    self: me.peerId,
+    state: null,
+    save: () => undefined,
+    report: () => undefined,
+  });
+  await trust.adopt(await signMembership(mine, { peerId: me.peerId, serial: 1, rights: memberRights, now }));
+  const made = new Directory({
+    trust,
+    self: me.peerId,
     pins,
     pinned: (next) => saved.push(next),
     rejected: (peerId) => rejected.push(peerId),
   });
-  return { made, saved, rejected };
+  return { made, saved, rejected, trust };
 }
 
 test('a device is listed when its membership and its own record prove it', async () => {
   const key = await generateSigningKey();
-  const { made, saved } = directory();
+  const { made, saved } = await directory();
   assert.ok(await made.apply(await entry(key, 'server')));
   assert.equal(made.resolve('server').record.peer_id, key.peerId);
   assert.equal(made.resolve(key.peerId).record.name, 'server');
@@ -72,7 +120,7 @@ test('a device is listed when its membership and its own record prove it', async
 
 test('a device of another owner, with a stolen or ended membership, or with another’s record is not listed', async () => {
   const [anna, ben] = [await generateSigningKey(), await generateSigningKey()];
-  const { made, rejected } = directory();
+  const { made, rejected } = await directory();
   const honest = await entry(ben, 'ben');
   const wrong = [
     await entry(anna, 'server', { owner: theirs }),
@@ -88,7 +136,7 @@ test('a device of another owner, with a stolen or ended membership, or with anot
 
 test('an older record that is shown again does not undo a newer one', async () => {
   const key = await generateSigningKey();
-  const { made } = directory();
+  const { made } = await directory();
   await made.apply(await entry(key, 'newer', { seq: 2 }));
   await made.apply(await entry(key, 'older', { seq: 1 }));
   assert.equal(made.get(key.peerId)?.record.name, 'newer');
@@ -96,11 +144,11 @@ test('an older record that is shown again does not undo a newer one', async () =
 
 test('a name stays with the device that had it first, and a change names both', async () => {
   const [first, second] = [await generateSigningKey(), await generateSigningKey()];
-  const { made, saved } = directory();
+  const { made, saved } = await directory();
   await made.apply(await entry(first, 'server'));
   await made.apply(await entry(second, 'server'));
   assert.equal(made.resolve('server').record.peer_id, first.peerId);
-  const afterRestart = directory(saved.at(-1) ?? {}).made;
+  const afterRestart = (await directory(saved.at(-1) ?? {})).made;
   await afterRestart.apply(await entry(second, 'server'));
   assert.throws(
     () => afterRestart.resolve('server'),
@@ -116,7 +164,7 @@ test('a name stays with the device that had it first, and a change names both', 
 
 test('a device that takes another name gives its old one free', async () => {
   const [first, second] = [await generateSigningKey(), await generateSigningKey()];
-  const { made } = directory();
+  const { made } = await directory();
   await made.apply(await entry(first, 'server'));
   await made.apply(await entry(first, 'rack', { seq: 2 }));
   await made.apply(await entry(second, 'server'));
@@ -124,21 +172,122 @@ test('a device that takes another name gives its old one free', async () => {
 });
 
 test('a taken name gets the first free number, within the length of a name', async () => {
-  const { made } = directory();
+  const { made } = await directory();
   const long = 'x'.repeat(31);
   for (const name of ['server', 'server-2', long])
     await made.apply(await entry(await generateSigningKey(), name));
-  assert.equal(made.freeName('laptop', 'me'), 'laptop');
-  assert.equal(made.freeName('server', 'me'), 'server-3');
-  assert.equal(made.freeName(long, 'me'), `${'x'.repeat(29)}-2`);
+  assert.equal(made.freeName('laptop'), 'laptop');
+  assert.equal(made.freeName('server'), 'server-3');
+  assert.equal(made.freeName(long), `${'x'.repeat(29)}-2`);
 });
 
 test('a device never pins a name to itself, so that it finds the other whose name it wanted', async () => {
-  const [me, other] = [await generateSigningKey(), await generateSigningKey()];
-  const { made } = directory({ server: me.peerId }, me.peerId);
+  const other = await generateSigningKey();
+  const { made } = await directory({ server: me.peerId });
   await made.apply(await entry(me, 'server'));
   await made.apply(await entry(other, 'server'));
-  assert.equal(made.freeName('server', me.peerId), 'server-2');
+  assert.equal(made.freeName('server'), 'server-2');
   await made.apply(await entry(me, 'server-2', { seq: 2 }));
   assert.equal(made.resolve('server').record.peer_id, other.peerId);
+});
+
+test('a device that was revoked is not listed any more, nor found by name', async () => {
+  const key = await generateSigningKey();
+  const { made, trust } = await directory();
+  await made.apply(await entry(key, 'server'));
+  const entryOf = { kind: 'device', subject: key.peerId, now } as const;
+  await trust.learn(mine.id, undefined, [await signRevocation(mine, [], entryOf)]);
+  assert.deepEqual(made.all(), []);
+  assert.equal(made.get(key.peerId), undefined);
+  assert.throws(() => made.resolve('server'), { code: 'device_not_found' });
+});
+
+test('a record that my device wrote for another owner is not shown as what it says to me', async () => {
+  const key = await generateSigningKey();
+  const { made, rejected } = await directory();
+  assert.equal(await made.apply(await entry(key, 'server', { audience: theirs.id })), false);
+  assert.equal(await made.apply(await entry(key, 'server', { audience: mine.id })), false);
+  assert.equal(rejected.length, 2);
+});
+
+describe('a cocoon of another owner that is shared with mine', () => {
+  test('is listed with its owner behind its name, and found by both forms and its PeerId', async () => {
+    const key = await generateSigningKey();
+    const { made, saved } = await directory();
+    assert.ok(await made.apply(await foreign(key, 'gpu')));
+    const name = `gpu@${theirs.id.slice(4, 12)}`;
+    for (const text of [name, `gpu@${theirs.id}`, key.peerId]) assert.equal(made.resolve(text).name, name);
+    assert.deepEqual(saved, [{ [name]: key.peerId }]);
+    assert.equal(made.resolve(name).standing.relation, 'shared');
+  });
+
+  test('never answers to a bare name, also when nobody else has it', async () => {
+    const { made } = await directory();
+    await made.apply(await foreign(await generateSigningKey(), 'gpu'));
+    assert.throws(() => made.resolve('gpu'), { code: 'device_not_found' });
+    const own = await generateSigningKey();
+    await made.apply(await entry(own, 'gpu'));
+    assert.equal(made.resolve('gpu').record.peer_id, own.peerId);
+    assert.equal(made.freeName('other'), 'other');
+  });
+
+  test('keeps its name against another cocoon of the same owner', async () => {
+    const [first, second] = [await generateSigningKey(), await generateSigningKey()];
+    const { made } = await directory();
+    await made.apply(await foreign(first, 'gpu'));
+    await made.apply(await foreign(second, 'gpu'));
+    assert.equal(made.resolve(`gpu@${theirs.id.slice(4, 12)}`).record.peer_id, first.peerId);
+  });
+
+  test('shows what is written for me, and no record that is written for others or its owner', async () => {
+    const key = await generateSigningKey();
+    const { made } = await directory();
+    const share = await shared(key);
+    assert.equal(await made.apply(await entry(key, 'gpu', { owner: theirs, share })), false);
+    const forOthers = await entry(key, 'gpu', { owner: theirs, share, audience: theirs.id });
+    assert.equal(await made.apply(forOthers), false);
+    assert.deepEqual(made.all(), []);
+  });
+
+  test('is not listed with a share of another cocoon, with another owner, or without one', async () => {
+    const [key, other] = [await generateSigningKey(), await generateSigningKey()];
+    const { made } = await directory();
+    const third = await ownerKeys((await createOwnerSecret()).secret);
+    const common = { owner: theirs, audience: mine.id };
+    const wrong = [
+      await entry(key, 'gpu', common),
+      await entry(key, 'gpu', { ...common, share: await shared(other) }),
+      await entry(key, 'gpu', { ...common, share: await shared(key, theirs, third) }),
+    ];
+    for (const each of wrong) assert.equal(await made.apply(each), false);
+    assert.deepEqual(made.all(), []);
+  });
+
+  test('is gone when its owner takes the share back, and when mine gives it back', async () => {
+    for (const [owner, content] of [
+      [theirs, { kind: 'owner', subject: mine.id, now }],
+      [mine, { kind: 'share', subject: '', now }],
+    ] as const) {
+      const key = await generateSigningKey();
+      const { made, trust } = await directory();
+      await made.apply(await foreign(key, 'gpu'));
+      const subject = content.subject || key.peerId;
+      await trust.learn(owner.id, undefined, [await signRevocation(owner, [], { ...content, subject })]);
+      assert.deepEqual(made.all(), []);
+    }
+  });
+});
+
+test('a peer of another owner that may come here is no device of mine to see', async () => {
+  const key = await generateSigningKey();
+  const { made, rejected } = await directory();
+  const visitor = await entry(key, 'visitor', {
+    owner: theirs,
+    audience: mine.id,
+    share: await shared(me, mine, theirs),
+  });
+  const { standing } = await made.verify(visitor.peer_id, visitor.record, visitor.membership, visitor.share);
+  assert.equal(standing.relation, 'co-owner');
+  assert.equal(await made.apply(visitor), false);
+  assert.deepEqual(rejected, [key.peerId]);
 });

@@ -1,34 +1,34 @@
 /**
- * The devices of my owner, as far as they have proved it. Signaling hands in entries; each is believed only
- * when its membership chain leads to my owner and its record is signed by the device. Names are pinned to
- * devices on first use, so that nobody can take over a name.
+ * The devices of my owner and the cocoons that are shared with it, as far as they have proved it. Signaling hands in
+ * entries; each is believed only when its proofs stand before `Trust` and its record is signed by the device, for
+ * me to read. Names are pinned to devices on first use, so that nobody can take over a name.
  */
 
-import type {
-  Clock,
-  DeviceEntry,
-  DeviceRecord,
-  MembershipProof,
-  ProvenMembership,
-} from '@cocoon-mesh/protocol';
-import { MeshError, verifyDeviceRecord, verifyMembership } from '@cocoon-mesh/protocol';
+import type { DeviceEntry, DeviceRecord, MembershipProof, ShareProof } from '@cocoon-mesh/protocol';
+import { MeshError, verifyDeviceRecord } from '@cocoon-mesh/protocol';
+import { namesForeign, shownName } from './foreign-name.ts';
+import type { Standing, Trust } from './trust.ts';
 
-export interface KnownDevice {
+/** A device with what it has proved. */
+export interface ProvenDevice {
   readonly record: DeviceRecord;
-  readonly membership: ProvenMembership;
+  readonly standing: Standing;
+}
+
+export interface KnownDevice extends ProvenDevice {
+  /** As it is shown: of another owner's, `name@owner`. */
+  readonly name: string;
   readonly online: boolean;
   readonly load: number;
 }
 
-/** Name → PeerId. */
+/** Shown name → PeerId. */
 export type Pins = Readonly<Record<string, string>>;
 
 export interface DirectoryOptions {
-  readonly clock: Clock;
-  /** My own PeerId: listed like the others, but never pinned, for I may have to take another name. */
+  readonly trust: Pick<Trust, 'owner' | 'judge' | 'objection'>;
+  /** My own PeerId: I know myself, and may have to take another name. */
   readonly self: string;
-  /** My owner, or null before there is one: then nobody is believed. */
-  readonly owner: () => string | null;
   readonly pins: Pins;
   readonly pinned: (pins: Pins) => void;
   readonly rejected: (peerId: string, error: unknown) => void;
@@ -44,12 +44,16 @@ export class Directory {
     this.#pins = new Map(Object.entries(options.pins).filter(([, peerId]) => peerId !== options.self));
   }
 
+  /** As long as it stands: who was revoked is not known any more. */
   get(peerId: string): KnownDevice | undefined {
-    return this.#devices.get(peerId);
+    const device = this.#devices.get(peerId);
+    return device && this.#options.trust.objection(device.standing) === null ? device : undefined;
   }
 
   all(): readonly KnownDevice[] {
-    return [...this.#devices.values()];
+    return [...this.#devices.values()].filter(
+      ({ standing }) => this.#options.trust.objection(standing) === null,
+    );
   }
 
   /**
@@ -57,17 +61,10 @@ export class Directory {
    * @returns whether it was believed
    */
   async apply(entry: DeviceEntry): Promise<boolean> {
+    if (entry.peer_id === this.#options.self) return false;
     try {
-      const { record, membership } = await this.verify(entry.peer_id, entry.record, entry.membership);
-      const known = this.#devices.get(entry.peer_id);
-      const newest = known && known.record.seq > record.seq ? known.record : record;
-      this.#devices.set(entry.peer_id, {
-        record: newest,
-        membership,
-        online: entry.online,
-        load: entry.load,
-      });
-      this.#pin(newest);
+      const proven = await this.verify(entry.peer_id, entry.record, entry.membership, entry.share);
+      this.#keep(proven, entry);
       return true;
     } catch (thrown) {
       this.#options.rejected(entry.peer_id, thrown);
@@ -75,17 +72,35 @@ export class Directory {
     }
   }
 
-  /** @throws MeshError denied when the peer is of another owner, or those of the two verifications */
+  /** What a device has shown by itself: it is there, and this is the newest it says. */
+  met(proven: ProvenDevice): void {
+    const known = this.#devices.get(proven.record.peer_id);
+    this.#keep(proven, { online: true, load: known?.load ?? 0 });
+  }
+
+  /** A newer membership of a device that is known. @throws MeshError as `Trust.judge` */
+  async renew(peerId: string, proof: MembershipProof): Promise<void> {
+    const standing = await this.#options.trust.judge(peerId, proof);
+    const known = this.#devices.get(peerId);
+    if (known) this.#devices.set(peerId, { ...known, standing });
+  }
+
+  /**
+   * Who is it to me, and is this its record, written for me?
+   * @throws MeshError denied when we have nothing in common, and as `Trust.judge` and `verifyDeviceRecord`
+   */
   async verify(
     peerId: string,
     recordJws: string,
-    proof: MembershipProof,
-  ): Promise<{ record: DeviceRecord; membership: ProvenMembership }> {
-    const now = Math.floor(this.#options.clock.now() / 1000);
-    const membership = await verifyMembership(proof, peerId, now);
-    if (membership.owner !== this.#options.owner())
-      throw new MeshError('denied', 'The device belongs to another owner');
-    return { record: await verifyDeviceRecord(recordJws, peerId), membership };
+    membership: MembershipProof,
+    share?: ShareProof,
+  ): Promise<ProvenDevice> {
+    const { trust } = this.#options;
+    const standing = await trust.judge(peerId, membership, share);
+    const record = await verifyDeviceRecord(recordJws, peerId);
+    if (!isForMe(record, standing, trust.owner))
+      throw new MeshError('denied', 'The device record is written for somebody else');
+    return { record, standing };
   }
 
   /** Signaling is gone or tells the whole list anew: whoever it does not name is not known to be online. */
@@ -93,46 +108,46 @@ export class Directory {
     for (const [peerId, device] of this.#devices) this.#devices.set(peerId, { ...device, online: false });
   }
 
-  /** The device to which the name of this one is pinned, when that is another. */
-  pinnedElsewhere(record: DeviceRecord): string | null {
-    const pin = this.#pins.get(record.name);
-    return pin === undefined || pin === record.peer_id ? null : pin;
+  /** The device to which a name is pinned, when that is not `peerId`. */
+  pinnedElsewhere(name: string, peerId: string): string | null {
+    const pin = this.#pins.get(name);
+    return pin === undefined || pin === peerId ? null : pin;
+  }
+
+  /** How a device of this owner is called here. */
+  nameOf({ record, standing }: ProvenDevice): string {
+    return shownName(record.name, standing.membership.owner, this.#options.trust.owner);
   }
 
   /**
-   * By PeerId, or by the device to which the name is pinned.
+   * By PeerId, by `name@owner` for a device of another owner, or by the device to which the name is pinned.
    * @throws MeshError device_not_found | name_changed
    */
   resolve(nameOrPeerId: string): KnownDevice {
-    const byId = this.#devices.get(nameOrPeerId);
+    const byId = this.get(nameOrPeerId);
     if (byId) return byId;
-    const named = this.all().filter(({ record }) => record.name === nameOrPeerId);
-    const pin = this.#pins.get(nameOrPeerId);
-    const owner = named.find(({ record }) => record.peer_id === pin);
-    if (owner) return owner;
+    const named = this.all().filter((device) => isCalled(device, nameOrPeerId));
+    const holder = named.find((device) => this.#pins.get(device.name) === device.record.peer_id);
+    if (holder) return holder;
     const other = named[0];
     if (!other) throw new MeshError('device_not_found', `No device called ${nameOrPeerId} is known`);
     throw new MeshError(
       'name_changed',
-      `The name ${nameOrPeerId} belonged to ${pin ?? 'nobody'} and is now used by ${other.record.peer_id}`,
+      `The name ${other.name} belonged to ${this.#pins.get(other.name) ?? 'nobody'} and is now used by ${other.record.peer_id}`,
     );
   }
 
   /** Pins a name to whoever uses it now, after the user has agreed. */
   acceptName(name: string): void {
-    const holder = this.all().find(({ record }) => record.name === name);
+    const holder = this.all().find((device) => device.name === name);
     if (!holder) throw new MeshError('device_not_found', `No device called ${name} is known`);
     this.#pins.set(name, holder.record.peer_id);
     this.#savePins();
   }
 
-  /** The first of `name`, `name-2`, `name-3` … that no other device has. */
-  freeName(name: string, self: string): string {
-    const taken = new Set(
-      this.all()
-        .filter(({ record }) => record.peer_id !== self)
-        .map(({ record }) => record.name),
-    );
+  /** The first of `name`, `name-2`, `name-3` … that no other device of mine has. */
+  freeName(name: string): string {
+    const taken = new Set(this.all().map((device) => device.name));
     if (!taken.has(name)) return name;
     for (let n = 2; ; n++) {
       const candidate = `${name.slice(0, 31 - 1 - String(n).length).replace(/-$/, '')}-${n}`;
@@ -140,15 +155,51 @@ export class Directory {
     }
   }
 
-  #pin(record: DeviceRecord): void {
-    if (record.peer_id === this.#options.self || this.#pins.has(record.name)) return;
+  /** @throws MeshError denied for who may come and is no device of mine to see */
+  #keep(proven: ProvenDevice, presence: { readonly online: boolean; readonly load: number }): void {
+    const { standing, record } = proven;
+    const { peer_id: peerId } = record;
+    if (standing.relation !== 'own' && standing.relation !== 'shared')
+      throw new MeshError('denied', 'The device belongs to another owner');
+    const known = this.#devices.get(peerId);
+    const isSameOwner = known?.standing.membership.owner === standing.membership.owner;
+    const newest = known && isSameOwner && known.record.seq > record.seq ? known.record : record;
+    const name = this.nameOf({ record: newest, standing });
+    const { online, load } = presence;
+    this.#devices.set(peerId, { record: newest, standing, name, online, load });
+    this.#pin(name, peerId);
+  }
+
+  #pin(name: string, peerId: string): void {
+    if (this.#pins.has(name)) return;
     // A device that took another name gives its old one free.
-    for (const [name, peerId] of this.#pins) if (peerId === record.peer_id) this.#pins.delete(name);
-    this.#pins.set(record.name, record.peer_id);
+    for (const [old, holder] of this.#pins) if (holder === peerId) this.#pins.delete(old);
+    this.#pins.set(name, peerId);
     this.#savePins();
   }
 
   #savePins(): void {
     this.#options.pinned(Object.fromEntries(this.#pins));
   }
+}
+
+/**
+ * A device writes one record for its own owner and narrower ones for others. Whoever hands me another one than mine
+ * hides something from me or shows me what is not for me.
+ */
+function isForMe({ audience }: DeviceRecord, { relation }: Standing, mine: string | null): boolean {
+  switch (relation) {
+    case 'own':
+      return audience === undefined;
+    case 'shared':
+      return audience === mine;
+    default:
+      return audience === undefined || audience === mine;
+  }
+}
+
+function isCalled({ name, record, standing }: KnownDevice, text: string): boolean {
+  return standing.relation === 'own'
+    ? name === text
+    : namesForeign(text, record.name, standing.membership.owner);
 }

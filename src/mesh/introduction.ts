@@ -1,17 +1,10 @@
 /**
  * One introduction, from ticket to proven link: SDP and candidates through signaling, the carrier, the proof,
- * HELLO. Both sides check the ticket before a peer connection is made; who may stay, HELLO's membership
- * decides. Everything ends within `limits.connectTimeoutMs`, and whatever was begun is closed on failure.
+ * HELLO. Both sides check the ticket before a peer connection is made; who may stay, the proofs in HELLO
+ * decide. Everything ends within `limits.connectTimeoutMs`, and whatever was begun is closed on failure.
  */
 
-import type {
-  Clock,
-  DeviceRecord,
-  Hello,
-  ProvenMembership,
-  SignalPayload,
-  SigningKey,
-} from '@cocoon-mesh/protocol';
+import type { Clock, DeviceRecord, Hello, SignalPayload, SigningKey } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   deadline,
@@ -29,6 +22,7 @@ import type { Carrier } from './carrier.ts';
 import type { Engine, IceServer, PeerConnection } from './engine.ts';
 import type { AeadFactory } from './noise-cipher.ts';
 import { prove } from './proof.ts';
+import type { Standing } from './trust.ts';
 
 /** A proven way to a peer, ready for a session. */
 export interface ProvenLink {
@@ -36,7 +30,7 @@ export interface ProvenLink {
   readonly connection: PeerConnection;
   readonly hello: Hello;
   readonly record: DeviceRecord;
-  readonly membership: ProvenMembership;
+  readonly standing: Standing;
   /** PeerId of the side that made the offer. */
   readonly dialler: string;
 }
@@ -55,7 +49,7 @@ export interface IntroductionOptions {
   readonly sendSignal: (payload: SignalPayload) => void;
   readonly hello: () => Promise<Hello>;
   /** Is this peer, with what its HELLO says, welcome? Throws if not. */
-  readonly judge: (hello: Hello) => Promise<{ record: DeviceRecord; membership: ProvenMembership }>;
+  readonly judge: (hello: Hello) => Promise<{ record: DeviceRecord; standing: Standing }>;
   readonly signal?: AbortSignal;
 }
 

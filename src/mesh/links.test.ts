@@ -7,6 +7,7 @@ import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import type { Engine } from './engine.ts';
 import { Links } from './links.ts';
 import { Opening } from './opening.ts';
+import type { Standing } from './trust.ts';
 
 const [us, them, third, signaling, otherKey] = await Promise.all(
   Array.from({ length: 5 }, () => generateSigningKey()),
@@ -27,7 +28,13 @@ interface TicketChange {
 /** Links with an engine whose connections are counted and never open. */
 function setUp() {
   const clock = new SteppedClock();
-  const seen = { connections: 0, closed: 0, refused: [] as string[], candidates: 0 };
+  const seen = {
+    connections: 0,
+    closed: 0,
+    refused: [] as string[],
+    introduced: [] as string[],
+    candidates: 0,
+  };
   const sent: SignalPayload[] = [];
   const asked: PromiseWithResolvers<string>[] = [];
   const engine: Engine = {
@@ -67,7 +74,10 @@ function setUp() {
     hello: () => Promise.reject(new Error('no connection opens here')),
     judge: () => Promise.reject(new Error('no connection opens here')),
     accept: () => undefined,
+    made: () => undefined,
     changed: () => undefined,
+    introduced: ({ dialled }, error) =>
+      seen.introduced.push(`${dialled ? 'to' : 'from'} ${error?.code ?? 'ok'}`),
     log: (_, message, fields) => {
       if (message === 'An introduction was refused') seen.refused.push(String(fields?.['code']));
     },
@@ -100,7 +110,28 @@ async function settle(done: () => boolean): Promise<void> {
   for (let i = 0; i < 20; i++) await turn();
 }
 
-const welcome = (): Promise<void> => Promise.resolve();
+const standing: Standing = {
+  peerId: them.peerId,
+  membership: {
+    owner,
+    epoch: 0,
+    peerId: them.peerId,
+    rights: [],
+    granted: 0,
+    expires: null,
+    until: null,
+    jti: null,
+    grantHash: null,
+    serial: 1,
+    provisional: false,
+  },
+  share: null,
+  relation: 'own',
+  rights: [],
+  expires: null,
+};
+
+const welcome = (): Promise<Standing> => Promise.resolve(standing);
 
 describe('a ticket', () => {
   const bad: Readonly<Record<string, TicketChange>> = {
@@ -183,6 +214,7 @@ describe('introductions by others', () => {
     links.introduced(await ticket(), them.peerId, () => Promise.reject(new Error('a stranger')));
     await settle(() => seen.refused.length === 1);
     assert.equal(seen.connections, 0);
+    assert.deepEqual(seen.introduced, ['from internal']);
     await links.close();
   });
 
@@ -215,11 +247,11 @@ describe('introductions by others', () => {
   test('keep a bounded number of signals that come before the ticket is judged', async () => {
     const { links, seen, ticket } = setUp();
     const jti = nonce();
-    const vouched = Promise.withResolvers<void>();
+    const vouched = Promise.withResolvers<Standing>();
     links.introduced(await ticket({ jti }), them.peerId, () => vouched.promise);
     for (let i = 0; i < 10 * limits.maxSignalsPerIntroduction; i++)
       links.signal(jti, { kind: 'candidate', candidate: null });
-    vouched.resolve();
+    vouched.resolve(standing);
     await settle(() => seen.connections === 1);
     assert.equal(seen.candidates, limits.maxSignalsPerIntroduction);
     await links.close();
@@ -237,10 +269,10 @@ describe('introductions by others', () => {
 describe('links that close', () => {
   test('make no connection for an introduction that is still being judged', async () => {
     const { clock, links, seen, ticket } = setUp();
-    const vouched = Promise.withResolvers<void>();
+    const vouched = Promise.withResolvers<Standing>();
     links.introduced(await ticket(), them.peerId, () => vouched.promise);
     await links.close();
-    vouched.resolve();
+    vouched.resolve(standing);
     await settle(() => seen.refused.length === 1);
     assert.equal(seen.connections, 0);
     assert.equal(clock.pendingTimers, 0);
@@ -281,6 +313,7 @@ describe('a peer that is dialled', () => {
     clock.step(limits.connectTimeoutMs);
     await connecting;
     assert.equal(seen.closed, 1);
+    assert.deepEqual(seen.introduced, ['to connect_timeout']);
     // The next request is a new attempt.
     void links.connect(them.peerId).catch(() => undefined);
     await settle(() => asked.length === 2);

@@ -4,15 +4,7 @@
  * alike. What runs on a session, and who is welcome, is decided by whoever made this table.
  */
 
-import type {
-  Clock,
-  DeviceRecord,
-  Hello,
-  ProvenMembership,
-  SignalPayload,
-  SigningKey,
-  Timer,
-} from '@cocoon-mesh/protocol';
+import type { Clock, DeviceRecord, Hello, SignalPayload, SigningKey, Timer } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   ResetCode,
@@ -28,12 +20,16 @@ import { Introduction } from './introduction.ts';
 import type { AeadFactory } from './noise-cipher.ts';
 import { Session } from './session.ts';
 import type { Stream } from './stream.ts';
+import type { Standing } from './trust.ts';
 
 export interface Link {
   readonly peerId: string;
   readonly session: Session;
   readonly record: DeviceRecord;
-  readonly membership: ProvenMembership;
+  /** As it was judged last. */
+  readonly standing: Standing;
+  /** What the other side said of itself. */
+  readonly hello: Hello;
   readonly engine: EngineName;
   /** Null until the engine has told. */
   readonly path: Path | null;
@@ -41,7 +37,16 @@ export interface Link {
 
 export interface Judgement {
   readonly record: DeviceRecord;
-  readonly membership: ProvenMembership;
+  readonly standing: Standing;
+}
+
+/** Somebody that a ticket brought us together with, or should have. */
+export interface Introduced {
+  readonly peerId: string;
+  /** Who it is to us, as far as it has been judged. */
+  readonly standing: Standing | null;
+  /** We asked for it. */
+  readonly dialled: boolean;
 }
 
 export interface LinksOptions {
@@ -55,10 +60,15 @@ export interface LinksOptions {
   readonly sendSignal: (jti: string, payload: SignalPayload) => void;
   /** The key and clock of signaling, for tickets. */
   readonly ticketAuthority: () => { key: Uint8Array; nowSeconds: number };
-  readonly hello: () => Promise<Hello>;
+  /** What to say to a peer. @param vouched who it is, when it dials us */
+  readonly hello: (peerId: string, vouched: Standing | null) => Promise<Hello>;
   readonly judge: (peerId: string, hello: Hello) => Promise<Judgement>;
   readonly accept: (stream: Stream, link: Link) => void;
+  /** A link that was just made, before anything runs on it. */
+  readonly made: (link: Link) => void;
   readonly changed: (peerId: string, up: boolean) => void;
+  /** How an introduction ended; null for one that led to a link. */
+  readonly introduced: (introduced: Introduced, error: MeshError | null) => void;
   readonly log: (level: 'debug' | 'info' | 'warn', message: string, fields?: Record<string, unknown>) => void;
 }
 
@@ -79,22 +89,50 @@ class LiveLink implements Link {
   readonly peerId: string;
   readonly session: Session;
   readonly #proven: ProvenLink;
+  readonly #clock: Clock;
   readonly engine: EngineName;
   path: Path | null = null;
+  #standing: Standing;
+  #end: Timer | null = null;
 
-  constructor(peerId: string, session: Session, proven: ProvenLink, engine: EngineName) {
+  constructor(peerId: string, session: Session, proven: ProvenLink, engine: EngineName, clock: Clock) {
     this.peerId = peerId;
     this.session = session;
     this.#proven = proven;
+    this.#clock = clock;
     this.engine = engine;
+    this.#standing = proven.standing;
+    this.stand(proven.standing);
   }
 
   get record(): DeviceRecord {
     return this.#proven.record;
   }
 
-  get membership(): ProvenMembership {
-    return this.#proven.membership;
+  get standing(): Standing {
+    return this.#standing;
+  }
+
+  get hello(): Hello {
+    return this.#proven.hello;
+  }
+
+  /** The session ends when the right behind it does. */
+  stand(standing: Standing): void {
+    this.#standing = standing;
+    this.#end?.cancel();
+    const { expires } = standing;
+    this.#end =
+      expires === null
+        ? null
+        : this.#clock.after(Math.max(0, expires * 1000 - this.#clock.now()), () =>
+            this.session.abort('the membership has ended'),
+          );
+  }
+
+  /** The session is over. */
+  ended(): void {
+    this.#end?.cancel();
   }
 
   get instance(): string {
@@ -158,7 +196,7 @@ export class Links {
    * Somebody else dials us.
    * @param vouched rejects when that device does not show to be welcome; awaited before a connection is made
    */
-  introduced(ticketJws: string, peerId: string, vouched: () => Promise<unknown>): void {
+  introduced(ticketJws: string, peerId: string, vouched: () => Promise<Standing>): void {
     void this.#listen(ticketJws, peerId, vouched).catch((thrown: unknown) => {
       const error = toMeshError(thrown);
       this.#options.log('info', 'An introduction was refused', {
@@ -167,6 +205,11 @@ export class Links {
         why: describe(error),
       });
     });
+  }
+
+  /** A live link goes on with what was judged anew. */
+  stand(peerId: string, standing: Standing): void {
+    this.#live.get(peerId)?.stand(standing);
   }
 
   /** A signal of an introduction; those that come early wait for it. */
@@ -251,39 +294,61 @@ export class Links {
     try {
       await this.#verify(ticket, { offerer: this.#options.key.peerId, answerer: peerId });
       if (attempt.dialling === null) throw new MeshError('glare');
-      const introduction = this.#introduction(ticket, jti, peerId, 'dialler');
+      const introduction = this.#introduction(ticket, jti, peerId, null);
       attempt.dialling = introduction;
       const proven = await this.#run(introduction);
       attempt.result.resolve(this.#establish(peerId, proven));
+      this.#options.introduced({ peerId, standing: proven.standing, dialled: true }, null);
+    } catch (thrown) {
+      this.#refused({ peerId, standing: null, dialled: true }, thrown);
+      throw thrown;
     } finally {
       this.#introductions.delete(jti);
     }
   }
 
-  async #listen(ticket: string, peerId: string, vouched: () => Promise<unknown>): Promise<void> {
-    const { jti } = peekTicket(ticket);
-    this.#admit(peerId);
-    this.#reserve(peerId, jti);
+  /** That both dialled at once is no refusal, nor that this device ends. */
+  #refused(introduced: Introduced, thrown: unknown): void {
+    const error = toMeshError(thrown);
+    if (error.code !== 'glare' && error.code !== 'cancelled') this.#options.introduced(introduced, error);
+  }
+
+  async #listen(ticket: string, peerId: string, vouched: () => Promise<Standing>): Promise<void> {
+    let standing: Standing | null = null;
     try {
-      await this.#verify(ticket, { offerer: peerId, answerer: this.#options.key.peerId });
-      await vouched();
-      const attempt = this.#attempts.get(peerId);
-      if (attempt && attempt.dialling !== null && this.#options.key.peerId < peerId) {
-        this.#options.sendSignal(jti, { kind: 'failed', code: 'glare' });
-        return;
-      }
-      if (attempt) this.#yield(attempt);
-      const introduction = this.#introduction(ticket, jti, peerId, 'listener');
+      const { jti } = peekTicket(ticket);
+      this.#admit(peerId);
+      this.#reserve(peerId, jti);
       try {
-        this.#establish(peerId, await this.#run(introduction));
-      } catch (thrown) {
-        // Ours may have given way to this one only while it was under way.
-        const waiting = this.#attempts.get(peerId);
-        if (waiting?.dialling === null) waiting.result.reject(toMeshError(thrown));
-        throw thrown;
+        await this.#verify(ticket, { offerer: peerId, answerer: this.#options.key.peerId });
+        standing = await vouched();
+        await this.#answer(ticket, jti, peerId, standing);
+      } finally {
+        this.#introductions.delete(jti);
       }
-    } finally {
-      this.#introductions.delete(jti);
+    } catch (thrown) {
+      this.#refused({ peerId, standing, dialled: false }, thrown);
+      throw thrown;
+    }
+  }
+
+  async #answer(ticket: string, jti: string, peerId: string, vouched: Standing): Promise<void> {
+    const attempt = this.#attempts.get(peerId);
+    if (attempt && attempt.dialling !== null && this.#options.key.peerId < peerId) {
+      this.#options.sendSignal(jti, { kind: 'failed', code: 'glare' });
+      return;
+    }
+    if (attempt) this.#yield(attempt);
+    const introduction = this.#introduction(ticket, jti, peerId, vouched);
+    try {
+      const proven = await this.#run(introduction);
+      this.#establish(peerId, proven);
+      this.#options.introduced({ peerId, standing: proven.standing, dialled: false }, null);
+    } catch (thrown) {
+      // Ours may have given way to this one only while it was under way.
+      const waiting = this.#attempts.get(peerId);
+      if (waiting?.dialling === null) waiting.result.reject(toMeshError(thrown));
+      throw thrown;
     }
   }
 
@@ -316,7 +381,8 @@ export class Links {
     this.#usedTickets.set(jti, this.#options.clock.monotonic() + 2 * limits.ticketLifetimeMs);
   }
 
-  #introduction(ticket: string, jti: string, peerId: string, role: 'dialler' | 'listener'): Introduction {
+  /** @param vouched who it is that dials us; null when we dial */
+  #introduction(ticket: string, jti: string, peerId: string, vouched: Standing | null): Introduction {
     if (this.#closed) throw new MeshError('cancelled', 'This device is shutting down');
     const { key, engine, iceServers, clock, aead, sendSignal, hello, judge } = this.#options;
     const introduction = new Introduction({
@@ -326,10 +392,10 @@ export class Links {
       clock,
       ...(aead ? { aead } : {}),
       peerId,
-      role,
+      role: vouched ? 'listener' : 'dialler',
       ticket,
       sendSignal: (payload) => sendSignal(jti, payload),
-      hello,
+      hello: () => hello(peerId, vouched),
       judge: (theirs) => judge(peerId, theirs),
     });
     const judging = this.#introductions.get(jti);
@@ -367,17 +433,12 @@ export class Links {
       acceptStream: (stream) => accept(stream, link),
       peerLimits: { maxStreams: proven.hello.max_streams },
     });
-    const link = new LiveLink(peerId, session, proven, engine.name);
+    const link = new LiveLink(peerId, session, proven, engine.name, clock);
     void proven.connection.path().then((path) => {
       link.path = path;
     });
-    const { expires } = proven.membership;
-    const end =
-      expires === null
-        ? null
-        : clock.after(expires * 1000 - clock.now(), () => session.abort('the membership has ended'));
     void session.closed.then(async ({ reason }) => {
-      end?.cancel();
+      link.ended();
       this.#ended(link, reason);
       await proven.connection.close();
     });
@@ -387,6 +448,7 @@ export class Links {
       return rival;
     }
     this.#live.set(peerId, link);
+    this.#options.made(link);
     // Whoever waits for a link to this peer has one now, whichever side dialled.
     this.#attempts.get(peerId)?.result.resolve(link);
     if (rival) this.#retire(rival, link);

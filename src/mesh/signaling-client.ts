@@ -38,9 +38,11 @@ import { backoffMs } from './backoff.ts';
 import type { SignalingSocket, SignalingSocketFactory } from './signaling-socket.ts';
 
 /** Who signs in: a member, or the holder of a token that makes it one. */
-export type Credentials =
-  | { readonly membership: MembershipProof; readonly record: string }
-  | { readonly redemption: Redemption; readonly record: string };
+export type Credentials = ({ readonly membership: MembershipProof } | { readonly redemption: Redemption }) & {
+  readonly record: string;
+  /** For a server that asks for one. */
+  readonly oidc_token?: string;
+};
 
 export type Welcome = ServerMessage & { type: 'welcome' };
 
@@ -85,11 +87,17 @@ const finalCodes = new Set([
   'token_expired',
   'token_used',
   'token_wrong_signaling',
-  'membership_invalid',
   'membership_expired',
   'revoked',
   'unknown_constraint',
 ]);
+
+/**
+ * The owner has rotated its secret and this device was offline then: a new membership comes from somewhere, in its
+ * own time.
+ */
+const slowCodes = new Set(['membership_invalid']);
+const slowRetryMs = 60_000;
 
 /** The life of one socket; messages of an older socket are ignored by identity. */
 interface Attempt {
@@ -224,8 +232,8 @@ export class SignalingClient {
     try {
       message =
         typeof data === 'string'
-          ? decodeJson(serverMessageSchema, data, maxServerMessageBytes)
-          : decode(serverMessageSchema, data, maxServerMessageBytes);
+          ? decodeJson(serverMessageSchema, data, limits.maxServerMessageBytes)
+          : decode(serverMessageSchema, data, limits.maxServerMessageBytes);
     } catch {
       // A newer server may send kinds we do not know; they are none of our business.
       return;
@@ -324,7 +332,8 @@ export class SignalingClient {
       return;
     }
     const asked = Math.min(attempt.retryAfterMs ?? 0, longestRetryAfterMs);
-    const delayMs = Math.max(asked, backoffMs(this.#failures++, this.#options.random()));
+    const least = error && slowCodes.has(error.code) ? slowRetryMs : asked;
+    const delayMs = Math.max(asked, least, backoffMs(this.#failures++, this.#options.random()));
     this.#become({
       state: 'waiting',
       code: error?.code ?? 'signaling_unreachable',
@@ -347,6 +356,3 @@ export class SignalingClient {
 
 /** Whoever answered once for signaling does not keep us away from it for good. */
 const longestRetryAfterMs = 5 * 60_000;
-
-/** A welcome lists every device with its chain; an owner with hundreds of devices still signs in. */
-const maxServerMessageBytes = 8 * 1024 * 1024;

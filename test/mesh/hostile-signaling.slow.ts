@@ -26,12 +26,11 @@ import {
   utf8,
   verifyDeviceRecord,
   verifyLabelled,
-  verifyMembership,
 } from '@cocoon-mesh/protocol';
 import type { HostileHooks } from '../doubles/hostile-signaling.ts';
 import { HostileSignaling, jtiOf, swapFingerprint } from '../doubles/hostile-signaling.ts';
 import type { Peer } from './two-peers.ts';
-import { listed, newOwner, startPeer } from './two-peers.ts';
+import { listed, newOwner, standingOf, startPeer } from './two-peers.ts';
 
 const engines: readonly (readonly [string, () => Promise<Engine>])[] = [
   ['libdatachannel', () => libdatachannelEngine()],
@@ -224,10 +223,9 @@ async function pose(
     }),
     judge: async (theirs) => {
       assert.ok(roles.membership, 'anna must not get this far');
-      const now = Math.floor(Date.now() / 1000);
       return {
         record: await verifyDeviceRecord(theirs.record, to.key.peerId),
-        membership: await verifyMembership(theirs.membership, to.key.peerId, now),
+        standing: await standingOf(to.key.peerId, theirs.membership),
       };
     },
   });

@@ -19,9 +19,8 @@ import {
   toBase64Url,
   toMeshError,
   verifyDeviceRecord,
-  verifyMembership,
 } from '@cocoon-mesh/protocol';
-import { newOwner } from './two-peers.ts';
+import { newOwner, standingOf } from './two-peers.ts';
 
 const engines: readonly (readonly [string, () => Promise<Engine>])[] = [
   ['libdatachannel', () => libdatachannelEngine()],
@@ -111,7 +110,7 @@ for (const [name, load] of engines) {
         });
       const judge = async (peerId: string, theirs: Hello) => ({
         record: await verifyDeviceRecord(theirs.record, peerId),
-        membership: await verifyMembership(theirs.membership, peerId, Math.floor(Date.now() / 1000)),
+        standing: await standingOf(peerId, theirs.membership),
       });
       const common = { engine, iceServers: [], clock: systemClock };
       const listener: Introduction = new Introduction({

@@ -1,6 +1,6 @@
 /** Two or more meshes in one process, of one owner, on real engines: what the stories in this folder start from. */
 
-import type { Mesh, MeshStore, SelfDescription } from '@cocoon-mesh/mesh';
+import type { Mesh, MeshStore, SelfDescription, Standing, TrustState } from '@cocoon-mesh/mesh';
 import { createMesh } from '@cocoon-mesh/mesh';
 import type { Engine } from '@cocoon-mesh/mesh';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
@@ -12,6 +12,7 @@ import {
   ownerKeys,
   signMembership,
   systemClock,
+  verifyMembership,
 } from '@cocoon-mesh/protocol';
 
 export interface Peer {
@@ -27,6 +28,7 @@ export async function newOwner(): Promise<OwnerKeys> {
 export class MemoryStore implements MeshStore {
   membership: MembershipProof | null;
   pins: Record<string, string> = {};
+  trust: TrustState | null = null;
 
   constructor(membership: MembershipProof | null) {
     this.membership = membership;
@@ -47,6 +49,21 @@ export class MemoryStore implements MeshStore {
   async savePins(pins: Record<string, string>): Promise<void> {
     this.pins = pins;
   }
+
+  async loadTrust(): Promise<unknown> {
+    return this.trust;
+  }
+
+  async saveTrust(state: TrustState): Promise<void> {
+    this.trust = state;
+  }
+}
+
+/** A device of the same owner, for parts that stand without a mesh. */
+export async function standingOf(peerId: string, proof: MembershipProof): Promise<Standing> {
+  const membership = await verifyMembership(proof, peerId, Math.floor(systemClock.now() / 1000));
+  const { rights, expires } = membership;
+  return { peerId, membership, share: null, relation: 'own', rights, expires };
 }
 
 export interface PeerOptions {
