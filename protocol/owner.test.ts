@@ -240,6 +240,7 @@ describe('a secret as text', () => {
     const otherRecovery = { ...nextSecret, recoveryKeyHash: secret.recoveryKeyHash, records };
     const wrong: OwnerSecret[] = [
       { ...secret, records },
+      { ...nextSecret, seed: secret.seed, records },
       { ...nextSecret, records: first },
       { ...nextSecret, records: otherOwner.records },
       { ...nextSecret, records: records.toReversed() },
@@ -264,6 +265,11 @@ describe('a secret as text', () => {
       'one byte': new Uint8Array(32).fill(0xa5),
       counting: Uint8Array.from({ length: 32 }, (_, i) => i),
       'counting down by seven': Uint8Array.from({ length: 32 }, (_, i) => 250 - 7 * i),
+      'twelve values in disorder': Uint8Array.from(
+        { length: 32 },
+        (_, i) =>
+          [3, 20, 44, 77, 100, 131, 149, 180, 200, 222, 240, 251][(i * i * 7 + (i >> 2) * 5) % 12] ?? 0,
+      ),
       'a word again and again': utf8('cocoon!!'.repeat(4)),
       'a sentence': utf8('the quick brown fox jumps, and b'),
       'random, but little of it': concat(secret.seed.slice(0, 10), new Uint8Array(22)),

@@ -5,7 +5,7 @@ import { fromBase64Url, fromUtf8, toBase64Url, utf8 } from './bytes.ts';
 import { check } from './codec.ts';
 import { MeshError } from './errors.ts';
 import type { GrantTerms } from './grant.ts';
-import { createSetupToken, readSetupToken, redeem, signReceipt } from './grant.ts';
+import { createSetupToken, readSetupToken, redeem, signReceipt, verifyRedemption } from './grant.ts';
 import { limits } from './limits.ts';
 import type { NewestRecord } from './membership.ts';
 import { verifyMembership } from './membership.ts';
@@ -253,6 +253,11 @@ describe('a signed share', () => {
       { jti: sample.jti },
     ])
       assert.equal(await verdict(await signedPast(change)), 'membership_invalid', Object.keys(change).join());
+    // Accepted, but from somebody else who names the same cocoon.
+    const foreign = (await claimed({}, third)).redemption;
+    const accepted = { ...share, redemption: foreign };
+    const { jti } = (await verifyRedemption(foreign)).grant;
+    assert.equal(await verdict(await signedPast({ jti }, accepted)), 'membership_invalid');
     const elsewhere = await claimed({ cocoon: otherDevice.peerId });
     for (const redemption of [
       // An acceptance of an enroll token, of another share, and of a token of another owner.
@@ -271,6 +276,8 @@ describe('a signed share', () => {
     assert.equal(await verdict(forged), 'membership_invalid');
     assert.equal(await verdict({ ...forged, records: owner.records } as ShareProof), 'membership_invalid');
     assert.equal(await verdict({ ...share, records: otherOwner.records }), 'membership_invalid');
+    for (const change of [{ epoch: 1 }, { iss: otherOwner.id }])
+      assert.equal(await verdict(await signedPast(change)), 'membership_invalid');
   });
 
   it('is no membership, and a membership is no share', async () => {

@@ -175,11 +175,13 @@ async function verifySigned(proof: ShareProof & { kind: 'share' }): Promise<Prov
   };
 }
 
-/** The grant may be of an earlier epoch of the same owner; what it allows is the share's to say. */
+/**
+ * The grant may be of an earlier epoch of the same owner; what it allows is the share's to say. That it names a cocoon
+ * says that it is a co-own token.
+ */
 async function assertAccepted(redemption: Redemption, share: Share): Promise<void> {
   const { owner, grant } = await verifyRedemption(redemption);
   const same =
-    grant.scope === 'co-own' &&
     owner.id === share.iss &&
     grant.cocoon === share.cocoon &&
     grant.jti === share.jti &&
