@@ -5,7 +5,7 @@
 
 import type { AuditFields } from '@cocoon-mesh/audit';
 import type { Mesh, MeshEvents, ProvenPeer, TrustEvent } from '@cocoon-mesh/mesh';
-import type { ProvenMembership, ProvenShare, Revocation, Rights } from '@cocoon-mesh/protocol';
+import type { NeededRight, ProvenMembership, ProvenShare, Revocation, Rights } from '@cocoon-mesh/protocol';
 
 /** The names stand in logs for good: one is never given another meaning. */
 export type AuditEvent =
@@ -43,7 +43,11 @@ export function recordMeshEvents(mesh: Pick<Mesh, 'on'>, audit: DeviceAudit): ()
     if (code === null) audit.append('introduction', about);
     else audit.append('introduction.refused', { ...about, code });
   };
-  const stops = [mesh.on('trust', (event) => recordTrust(event, audit)), mesh.on('introduction', introduced)];
+  const stops = [
+    mesh.on('trust', (event) => recordTrust(event, audit)),
+    mesh.on('introduction', introduced),
+    mesh.on('denied', (peer, right) => recordDenied(audit, peer, right)),
+  ];
   return () => {
     for (const stop of stops) stop();
   };
@@ -53,10 +57,9 @@ export function recordMeshEvents(mesh: Pick<Mesh, 'on'>, audit: DeviceAudit): ()
 export function recordDenied(
   audit: DeviceAudit,
   { peerId, owner }: Pick<ProvenPeer, 'peerId' | 'owner'>,
-  protocol: string,
-  name: string | null,
+  { protocol, verb, name }: NeededRight,
 ): void {
-  audit.append('stream.denied', { peer: peerId, owner, protocol, name, code: 'denied' });
+  audit.append('stream.denied', { peer: peerId, owner, protocol, verb, name, code: 'denied' });
 }
 
 /** @param asker who asked for it over a session; null: this device's own user */

@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { AuditLog } from '@cocoon-mesh/audit';
-import type { MeshEvents, TrustEvent } from '@cocoon-mesh/mesh';
+import type { MeshEvents, ProvenPeer, TrustEvent } from '@cocoon-mesh/mesh';
 import type { ProvenMembership, ProvenShare, Revocation } from '@cocoon-mesh/protocol';
 import { coOwnerRights, memberRights, narrowRights } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
-import { recordDenied, recordMeshEvents, recordToken } from './audit-events.ts';
+import { recordMeshEvents, recordToken } from './audit-events.ts';
 import { Home } from './home.ts';
 
 const me = 'own_R';
@@ -78,7 +78,8 @@ before(async () => {
   trust(revocation('hologram', 'x'));
   listeners.introduction?.({ peerId: 'p-server', owner: me, dialled: true }, null);
   listeners.introduction?.({ peerId: 'p-stranger', owner: null, dialled: false }, 'denied');
-  recordDenied(log, { peerId: 'p-guest', owner: 'own_T' }, 'http', 'wiki\u001b[2J\u009b');
+  const guest = { peerId: 'p-guest', owner: 'own_T' } as ProvenPeer;
+  listeners.denied?.(guest, { protocol: 'http', verb: 'use', name: 'wiki\u001b[2J\u009b' });
   stop();
   assert.deepEqual(listeners, {});
   await log.close();
@@ -172,6 +173,7 @@ describe('cocoon audit', () => {
         peer: 'p-guest',
         owner: 'own_T',
         protocol: 'http',
+        verb: 'use',
         name: 'wiki\u001b[2J\u009b',
         code: 'denied',
       },
@@ -190,7 +192,7 @@ describe('cocoon audit', () => {
     );
     assert.match(
       lines[15] ?? '',
-      /stream\.denied +p-guest +owner=own_T protocol=http name=wiki\?\[2J\? code=denied$/,
+      /stream\.denied +p-guest +owner=own_T protocol=http verb=use name=wiki\?\[2J\? code=denied$/,
     );
     // oxlint-disable-next-line no-control-regex
     assert.doesNotMatch(stdout, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);

@@ -47,8 +47,11 @@ before(async () => {
     changed: async () => undefined,
   });
   const mesh = { handle: (protocol: string, handler: Handler) => handlers.set(protocol, handler) };
-  const reach = new Reach(mesh as unknown as Mesh, services, systemClock, ({ peerId }, protocol, service) =>
-    denied.push(`${peerId} ${protocol} ${service}`),
+  const reach = new Reach(
+    mesh as unknown as Mesh,
+    services,
+    systemClock,
+    ({ peerId }, { protocol, verb, name }) => denied.push(`${peerId} ${protocol} ${verb} ${name}`),
   );
   const descriptions = new Descriptions(mesh as unknown as Mesh, services, systemClock);
   assert.deepEqual(descriptions.of({ peerId: 'nobody', online: true } as never), []);
@@ -123,7 +126,7 @@ describe('a service of this device', () => {
     assert.deepEqual(denied, []);
     await get(narrowRights(['web'], []), 'other');
     await connect(narrowRights(['web'], []), 'db');
-    assert.deepEqual(denied, ['p http other', 'p tcp db']);
+    assert.deepEqual(denied, ['p http use other', 'p tcp use db']);
   });
 
   test('of type tcp has no HTTP, and says so only to those who may use it', async () => {

@@ -4,7 +4,7 @@
  */
 
 import type { Device, Mesh, ProvenPeer, Stream } from '@cocoon-mesh/mesh';
-import type { Clock } from '@cocoon-mesh/protocol';
+import type { Clock, NeededRight } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   allows,
@@ -19,7 +19,7 @@ import { localStreamPair } from './local-stream.ts';
 import type { Services } from './services.ts';
 
 /** Told of a peer that asked for a service which is here and which it may not use. */
-export type Denied = (peer: ProvenPeer, protocol: 'http' | 'tcp', service: string) => void;
+export type Denied = (peer: ProvenPeer, right: NeededRight) => void;
 
 export class Reach {
   readonly #mesh: Mesh;
@@ -83,7 +83,7 @@ export class Reach {
     const service = this.#services.get(name);
     if (!service) return null;
     if (peer && !allows(peer.rights, protocol, 'use', name)) {
-      this.#denied(peer, protocol, name);
+      this.#denied(peer, { protocol, verb: 'use', name });
       return null;
     }
     if (protocol === 'http' && service.type === 'tcp')

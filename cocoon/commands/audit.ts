@@ -23,7 +23,7 @@ export async function audit({ home, output }: CommandContext, flags: AuditFlags)
     const { lines, hash, unfinishedBytes } = await verifyAudit(path);
     output.say(
       { lines, hash, unfinished_bytes: unfinishedBytes },
-      `${lines} lines hold. The last one's hash is ${hash}: note it elsewhere to see later whether the end is ` +
+      `${lines === 1 ? '1 line holds' : `${lines} lines hold`}. The last one's hash is ${hash}: note it elsewhere to see later whether the end is ` +
         `still there.${unfinishedBytes > 0 ? `\nBehind them is a line without its end; the next start cuts it off.` : ''}`,
     );
     return;

@@ -35,6 +35,7 @@ export interface AdmissionOptions {
   readonly signs: () => boolean;
   /** What this device allows beyond rights. */
   readonly policy: (peer: ProvenPeer, right: NeededRight) => boolean;
+  readonly denied: (peer: ProvenPeer, right: NeededRight) => void;
   readonly log: (level: 'debug' | 'info' | 'warn', message: string, fields?: Record<string, unknown>) => void;
 }
 
@@ -126,8 +127,9 @@ export class Admission {
     }
     if (!needed) return null;
     const { protocol, verb, name } = needed;
-    const may = allows(peer.rights, protocol, verb, name) && this.#options.policy(peer, needed);
-    return may ? null : ResetCode.denied;
+    if (allows(peer.rights, protocol, verb, name) && this.#options.policy(peer, needed)) return null;
+    this.#options.denied(peer, needed);
+    return ResetCode.denied;
   }
 
   #warnOfTakenName(proven: Judgement): void {

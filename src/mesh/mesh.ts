@@ -120,6 +120,8 @@ export interface MeshEvents {
     peer: { peerId: string; owner: string | null; dialled: boolean },
     code: string | null,
   ) => void;
+  /** A peer that may be here opened a stream that its rights, or this device's policy, do not allow. */
+  denied: (peer: ProvenPeer, right: NeededRight) => void;
   /** A chain of my owner's waits for a signature by its key (`provisional`). */
   provisional: () => void;
 }
