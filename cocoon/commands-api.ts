@@ -5,7 +5,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Mesh } from '@cocoon-mesh/mesh';
-import type { Clock, OwnerKeys } from '@cocoon-mesh/protocol';
+import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, limits } from '@cocoon-mesh/protocol';
 import type { Descriptions } from './descriptions.ts';
 import type { DeviceView, ServiceView } from './device-view.ts';
@@ -13,11 +13,10 @@ import { deviceView, ownServiceView, rounded } from './device-view.ts';
 import type { Finding } from './doctor.ts';
 import { runForward } from './forward.ts';
 import type { Gateway } from './gateway/gateway.ts';
+import type { OwnerCommands } from './owner-commands.ts';
 import type { Reach } from './reach.ts';
 import { parseService } from './service-spec.ts';
 import type { Services } from './services.ts';
-import type { TokenAnswer, TokenRequest } from './token-request.ts';
-import { signToken } from './token-request.ts';
 
 export interface CommandsOptions {
   readonly mesh: Mesh;
@@ -26,14 +25,11 @@ export interface CommandsOptions {
   readonly descriptions: Descriptions;
   readonly gateway: Gateway;
   readonly clock: Clock;
-  /** Null on a device that does not hold its owner's secret. */
-  readonly keys: () => OwnerKeys | null;
+  readonly owner: OwnerCommands;
   readonly home: string;
   readonly engine: string;
   readonly version: string;
   readonly signalingUrl: string;
-  /** As others reach it; stands in tokens. */
-  readonly publicSignalingUrl: string;
   /** Where the web page is, without a trailing slash. Null when nobody serves it. */
   readonly web: string | null;
   readonly doctor: () => Promise<readonly Finding[]>;
@@ -73,6 +69,11 @@ export class Commands {
     this.#options = options;
   }
 
+  /** In the name of the owner. */
+  get owner(): OwnerCommands {
+    return this.#options.owner;
+  }
+
   status(): Status {
     const { mesh, gateway, web, engine, home, version, signalingUrl } = this.#options;
     const own = this.#own();
@@ -88,7 +89,7 @@ export class Commands {
       signaling: { url: signalingUrl, connected: state.state === 'connected', problem },
       services: own.services,
       capabilities: own.capabilities,
-      holds_secret: this.#options.keys() !== null,
+      holds_secret: this.owner.signsHere,
       gateway: gateway.url,
       web,
       engine,
@@ -118,47 +119,20 @@ export class Commands {
     return this.devices();
   }
 
-  /** @throws MeshError owner_key_offline | signaling_unreachable | usage | unsupported */
-  async generateToken(request: Partial<Record<keyof TokenRequest, unknown>>): Promise<TokenAnswer> {
-    return this.signToken({
-      scope: typeof request.scope === 'string' ? request.scope : 'enroll',
-      expires_s: Number(request.expires_s ?? 3600),
-      ...(typeof request.until === 'number' ? { until: request.until } : {}),
-      admin: request.admin === true,
-      services: texts(request.services),
-      capabilities: texts(request.capabilities),
-    });
-  }
-
-  /** @throws MeshError owner_key_offline | signaling_unreachable | usage | unsupported */
-  async signToken(request: TokenRequest): Promise<TokenAnswer> {
-    const { mesh, clock, publicSignalingUrl } = this.#options;
-    const keys = this.#options.keys();
-    if (!keys)
-      throw new MeshError('owner_key_offline', 'This device does not hold the secret of its owner', {
-        hint: 'Run the command on the device on which you ran `cocoon up` first.',
-      });
-    if (mesh.signaling.state !== 'connected') throw new MeshError('signaling_unreachable');
-    const { receiptKey, clockOffsetMs } = mesh.signaling;
-    // Signaling judges the dates, so they are told in its time.
-    const now = Math.floor((clock.now() + clockOffsetMs) / 1000);
-    return signToken(keys, request, { signaling: publicSignalingUrl, receiptKey, now });
-  }
-
   /**
    * A link that signs a browser in, once, for ten minutes.
-   * @throws MeshError not_found, and as `signToken`
+   * @throws MeshError not_found, and as `OwnerCommands.makeToken`
    */
   async signInLink(): Promise<string> {
-    const { web, clock } = this.#options;
+    const { web } = this.#options;
     if (web === null)
       throw new MeshError('not_found', 'Nobody serves the web page here', {
         hint: 'Run `npm run build:web` and start again without --no-web.',
       });
-    const { token } = await this.signToken({
+    // How long the browser stays is said when its membership is signed, and again with each renewal.
+    const { token } = await this.owner.makeToken({
       scope: 'enroll',
       expires_s: limits.signInLinkMs / 1000,
-      until: Math.floor((clock.now() + limits.browserMembershipMs) / 1000),
       admin: true,
       services: [],
       capabilities: [],
@@ -222,10 +196,4 @@ export class Commands {
     if (!own) throw new MeshError('internal');
     return own;
   }
-}
-
-function texts(value: unknown): string[] {
-  if (value === undefined) return [];
-  if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
-  throw new MeshError('bad_message');
 }

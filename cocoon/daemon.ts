@@ -4,6 +4,7 @@
  */
 
 import { availableParallelism, loadavg } from 'node:os';
+import { AuditLog } from '@cocoon-mesh/audit';
 import type { Mesh, SignalingSocketFactory } from '@cocoon-mesh/mesh';
 import { createMesh } from '@cocoon-mesh/mesh';
 import { selectEngine } from '@cocoon-mesh/mesh/engines/select.node.ts';
@@ -11,6 +12,7 @@ import { nodeAead } from '@cocoon-mesh/mesh/noise-cipher.node.ts';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, systemClock } from '@cocoon-mesh/protocol';
+import { recordDenied, recordMeshEvents } from './audit-events.ts';
 import { Commands } from './commands-api.ts';
 import type { DeviceSettings } from './config.ts';
 import { defaultSignalingUrl } from './config.ts';
@@ -27,9 +29,12 @@ import type { Log } from './logs.ts';
 import { openLog } from './logs.ts';
 import { OwnersFile } from './mesh-store.ts';
 import { oidcTokenSource } from './oidc-token.ts';
+import { OwnerKeyring } from './owner-keyring.ts';
+import { OwnerParts } from './owner-parts.ts';
 import type { Ownership } from './ownership.ts';
 import { retireSecret, settleOwnership } from './ownership.ts';
 import { Reach } from './reach.ts';
+import { remoteTasksPolicy } from './remote-tasks.ts';
 import { describeSelf } from './self-description.ts';
 import { Services } from './services.ts';
 import { cocoonVersion } from './version.ts';
@@ -87,6 +92,7 @@ export async function startDaemon(options: DaemonOptions, signal: AbortSignal): 
   try {
     const daemon = await build(options, parts);
     await firstSignIn(daemon.mesh, daemon.ownership, options, signal);
+    if (daemon.ownership.claim) await daemon.commands.owner.claimToken(daemon.ownership.claim);
     return { ...daemon, close: () => parts.disposeAsync() };
   } catch (thrown) {
     await parts.disposeAsync();
@@ -110,6 +116,8 @@ async function build(
   process.on('uncaughtExceptionMonitor', crashed);
   parts.defer(() => void process.off('uncaughtExceptionMonitor', crashed));
 
+  const audit = await AuditLog.open(home.audit, clock, (message) => log('warn', message));
+  parts.defer(() => audit.close());
   const key = await openIdentityKey(home.identityKey);
   const gatewayToken = await openGatewayToken(home.gatewayToken);
   const owners = await OwnersFile.open(home.owners);
@@ -142,9 +150,15 @@ async function build(
     settings.signalingUrl ??
     ownership.token?.grant.signaling ??
     owners.owners.signalingUrl ??
+    ownership.claim?.grant.signaling ??
     defaultSignalingUrl;
   if (ownership.token) owners.redeeming(ownership.token.grant.jti, signalingUrl);
 
+  const keyring = new OwnerKeyring(ownership.keys);
+  const mayRun = remoteTasksPolicy(
+    settings.remoteTasks,
+    (peerId) => mesh.devices().find((device) => device.peerId === peerId)?.kind ?? null,
+  );
   const mesh = await createMesh({
     key,
     engine,
@@ -163,11 +177,18 @@ async function build(
     log,
     oidcToken: oidcTokenSource(options.oidcToken ?? null, log),
     load: () => (loadavg()[0] ?? 0) / availableParallelism(),
+    signs: () => keyring.keys !== null,
+    policy: mayRun,
   });
   parts.defer(() => mesh.close());
+  parts.defer(recordMeshEvents(mesh, audit));
+  keyring.follow(() => mesh.ownerRecords);
   mesh.on('devices', () => void remember(mesh, owners, log));
 
-  const reach = parts.adopt(new Reach(mesh, services, clock), (opened) => opened.close());
+  const reach = parts.adopt(
+    new Reach(mesh, services, clock, (peer, right) => recordDenied(audit, peer, right)),
+    (opened) => opened.close(),
+  );
   const descriptions = new Descriptions(mesh, services, clock);
   const gateway = await Gateway.start({
     port: settings.gatewayPort,
@@ -183,6 +204,18 @@ async function build(
   });
   parts.defer(() => gateway.close());
   const version = cocoonVersion();
+  const owner = new OwnerParts({
+    mesh,
+    keyring,
+    owners,
+    home,
+    clock,
+    audit,
+    log,
+    signalingUrl,
+    publicSignalingUrl: ownSignaling?.publicUrl ?? signalingUrl,
+  });
+  parts.defer(() => owner.close());
   const commands = new Commands({
     mesh,
     services,
@@ -190,12 +223,11 @@ async function build(
     descriptions,
     gateway,
     clock,
-    keys: () => ownership.keys,
+    owner: owner.commands,
     home: home.path,
     engine: engine.name,
     version,
     signalingUrl,
-    publicSignalingUrl: ownSignaling?.publicUrl ?? signalingUrl,
     web: ownSignaling ? ownSignaling.web : webOf(signalingUrl),
     doctor: () =>
       examine({
@@ -227,8 +259,8 @@ async function build(
 }
 
 /**
- * A device that was given a token is nobody before it is redeemed, so it waits and fails with the reason. Any
- * other one works without signaling, too, and only gives it a moment.
+ * A device that was given a token waits until it is redeemed, and fails with the reason: without it it is nobody, or
+ * not what its user asked for. Any other one works without signaling, too, and only gives it a moment.
  */
 async function firstSignIn(
   mesh: Mesh,
@@ -236,11 +268,12 @@ async function firstSignIn(
   { home, tell, clock = systemClock }: DaemonOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const limit = deadline(clock, ownership.token ? redeemLimitMs : firstSignInLimitMs);
+  const token = ownership.token ?? ownership.claim;
+  const limit = deadline(clock, token ? redeemLimitMs : firstSignInLimitMs);
   const patience = AbortSignal.any([limit.signal, signal]);
   const giveUp = new AbortController();
   const forget = mesh.on('signaling', ({ state }) => {
-    if (state === 'waiting' && !ownership.token) giveUp.abort();
+    if (state === 'waiting' && !token) giveUp.abort();
   });
   try {
     await mesh.ready(AbortSignal.any([patience, giveUp.signal]));
@@ -251,7 +284,7 @@ async function firstSignIn(
     if (state.state === 'refused') throw thrown;
     const { code, message } =
       state.state === 'waiting' ? state : ({ code: 'signaling_unreachable', message: '' } as const);
-    if (ownership.token) throw new MeshError(code, message || undefined, { cause: thrown });
+    if (token) throw new MeshError(code, message || undefined, { cause: thrown });
     tell({
       kind: 'note',
       level: 'warn',

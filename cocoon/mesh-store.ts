@@ -4,11 +4,12 @@
  */
 
 import { readFile } from 'node:fs/promises';
-import type { MeshStore } from '@cocoon-mesh/mesh';
+import type { MeshStore, TrustState } from '@cocoon-mesh/mesh';
 import type { MembershipProof } from '@cocoon-mesh/protocol';
 import { MeshError, check, membershipProofSchema, namePattern } from '@cocoon-mesh/protocol';
 import { writePrivateFile } from './atomic-file.ts';
 import { isMissing } from './key-file.ts';
+import type { MadeToken } from './token-request.ts';
 
 interface Owners {
   readonly v: 1;
@@ -18,11 +19,15 @@ interface Owners {
   readonly hasOtherDevices: boolean;
   /** Ids of redeemed tokens, newest last. */
   readonly redeemed: readonly string[];
-  /** Where this device signed in with its token. */
+  /** Where this device redeemed its last token. */
   readonly signalingUrl: string | null;
   readonly pins: Readonly<Record<string, string>>;
   /** What this device was called last; null before its first sign-in. */
   readonly name: string | null;
+  /** What the mesh knows of owners; its own to judge. Null on a new device. */
+  readonly trust: unknown;
+  /** Tokens of this device that can still be redeemed, newest last. */
+  readonly made: readonly MadeToken[];
 }
 
 const nobody: Owners = {
@@ -34,9 +39,12 @@ const nobody: Owners = {
   signalingUrl: null,
   pins: {},
   name: null,
+  trust: null,
+  made: [],
 };
 
 const keptRedeemed = 100;
+const keptMade = 1000;
 
 export class OwnersFile implements MeshStore {
   readonly #path: string;
@@ -81,6 +89,18 @@ export class OwnersFile implements MeshStore {
     await this.#write({ ...this.#owners, membership, selfMade });
   }
 
+  /** A token by which my owner was given a cocoon: it is of no more use. */
+  async noteClaim(jti: string, signalingUrl: string): Promise<void> {
+    const redeemed = [...this.#owners.redeemed.filter((known) => known !== jti), jti].slice(-keptRedeemed);
+    await this.#write({ ...this.#owners, redeemed, signalingUrl });
+  }
+
+  /** @param now seconds since 1970: what has expired is forgotten */
+  async noteMade(token: MadeToken, now: number): Promise<void> {
+    const living = this.#owners.made.filter(({ expires }) => expires > now);
+    await this.#write({ ...this.#owners, made: [...living, token].slice(-keptMade) });
+  }
+
   async noteName(name: string): Promise<void> {
     if (this.#owners.name !== name) await this.#write({ ...this.#owners, name });
   }
@@ -117,6 +137,14 @@ export class OwnersFile implements MeshStore {
     await this.#write({ ...this.#owners, pins });
   }
 
+  async loadTrust(): Promise<unknown> {
+    return this.#owners.trust;
+  }
+
+  async saveTrust(trust: TrustState): Promise<void> {
+    await this.#write({ ...this.#owners, trust });
+  }
+
   /** One after the other, each with the newest content. */
   async #write(owners: Owners): Promise<void> {
     this.#owners = owners;
@@ -142,12 +170,24 @@ function parseOwners(value: unknown): Owners {
     signalingUrl: typeof owners.signalingUrl === 'string' ? owners.signalingUrl : null,
     pins: pinsOf(owners.pins),
     name: typeof owners.name === 'string' && namePattern.test(owners.name) ? owners.name : null,
+    trust: owners.trust ?? null,
+    made: madeOf(owners.made ?? []),
   };
 }
 
 function texts(value: unknown): string[] {
   if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
   throw new TypeError('not a list of texts');
+}
+
+function madeOf(value: unknown): MadeToken[] {
+  if (!Array.isArray(value)) throw new TypeError('not a list of tokens');
+  return value.map((item: Partial<Record<keyof MadeToken, unknown>>) => {
+    const { jti, grantHash, expires } = item;
+    if (typeof jti !== 'string' || typeof grantHash !== 'string' || typeof expires !== 'number')
+      throw new TypeError('no token');
+    return { jti, grantHash, expires };
+  });
 }
 
 function pinsOf(value: unknown): Record<string, string> {

@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { action } from './command-context.ts';
 import * as audit from './commands/audit.ts';
+import * as claim from './commands/claim.ts';
 import * as devices from './commands/devices.ts';
 import * as doctor from './commands/doctor.ts';
 import * as fetch from './commands/fetch.ts';
@@ -14,7 +15,9 @@ import * as forward from './commands/forward.ts';
 import * as generateToken from './commands/generate-token.ts';
 import * as logs from './commands/logs.ts';
 import * as open from './commands/open.ts';
+import * as owners from './commands/owners.ts';
 import * as ping from './commands/ping.ts';
+import * as revoke from './commands/revoke.ts';
 import * as run from './commands/run.ts';
 import * as secret from './commands/secret.ts';
 import * as services from './commands/services.ts';
@@ -59,11 +62,35 @@ export function createProgram(environment: Environment): Command {
   generateToken.describe(tokenCommand);
   action(tokenCommand, environment, generateToken.generateToken);
 
+  const claimCommand = add(program, 'claim', 'cocoon claim -');
+  claim.describe(claimCommand);
+  action(claimCommand, environment, claim.claim);
+
   const secretCommand = add(program, 'secret', 'cocoon secret show').description('The secret of the owner.');
   const showCommand = add(secretCommand, 'show', 'cocoon secret show').description(
     'Print it, to keep it safe.',
   );
   action(showCommand, environment, secret.secretShow);
+  const useCommand = add(secretCommand, 'use', 'cocoon secret use @secret.txt');
+  secret.describeUse(useCommand);
+  action(useCommand, environment, secret.secretUse);
+  const rotateCommand = add(secretCommand, 'rotate', 'cocoon secret rotate --without old-phone');
+  secret.describeRotate(rotateCommand);
+  action(rotateCommand, environment, secret.secretRotate);
+
+  const ownersCommand = add(program, 'owners', 'cocoon owners list').description(
+    'Other owners who have access to my cocoons.',
+  );
+  const ownersListCommand = add(ownersCommand, 'list', 'cocoon owners list').description('Who has access.');
+  action(ownersListCommand, environment, owners.ownersList);
+  const ownersRemoveCommand = add(ownersCommand, 'remove', 'cocoon owners remove own_k3Jx')
+    .description('End what an owner was given until now.')
+    .argument('<owner>', 'the id, or its beginning');
+  action(ownersRemoveCommand, environment, owners.ownersRemove);
+
+  const revokeCommand = add(program, 'revoke', 'cocoon revoke old-phone');
+  revoke.describe(revokeCommand);
+  action(revokeCommand, environment, revoke.revoke);
 
   action(
     add(program, 'status', 'cocoon status --json').description('This device.'),

@@ -1,27 +1,41 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { allows, createOwnerSecret, ownerKeys, randomBytes, readSetupToken } from '@cocoon-mesh/protocol';
-import type { TokenRequest } from './token-request.ts';
-import { signToken } from './token-request.ts';
+import type { TokenRequest } from '@cocoon-mesh/protocol';
+import {
+  allows,
+  coOwnerRights,
+  createOwnerSecret,
+  hashObject,
+  ownerKeys,
+  randomBytes,
+  readSetupToken,
+  signingKeyFromSeed,
+  toBase64Url,
+} from '@cocoon-mesh/protocol';
+import { signToken, tokenRequestOf } from './token-request.ts';
 
 const now = 1_800_000_000;
 const plain: TokenRequest = { scope: 'enroll', expires_s: 600, admin: false, services: [], capabilities: [] };
 const keys = await ownerKeys((await createOwnerSecret()).secret);
 const place = { signaling: 'ws://10.0.0.1:7400/ws', receiptKey: randomBytes(32), now };
+const cocoon = (await signingKeyFromSeed(randomBytes(32))).peerId;
 
 async function grantOf(request: Partial<TokenRequest>) {
-  const answer = await signToken(keys, { ...plain, ...request }, place);
-  return { answer, grant: (await readSetupToken(answer.token)).grant };
+  const { answer, made } = await signToken(keys, { ...plain, ...request }, place);
+  return { answer, made, ...(await readSetupToken(answer.token)) };
 }
 
 test('a token gives a member its rights, ends when asked, and says where it is redeemed', async () => {
-  const { answer, grant } = await grantOf({});
+  const { answer, grant, grantJws, made } = await grantOf({});
   assert.equal(answer.scope, 'enroll');
   assert.equal(answer.expires_at, new Date((now + 600) * 1000).toISOString());
+  assert.equal(answer.jti, grant.jti);
   assert.equal(grant.exp, now + 600);
   assert.equal(grant.until, undefined);
   assert.equal(grant.signaling, place.signaling);
   assert.ok(allows(grant.rights, 'http', 'use', 'any') && !allows(grant.rights, 'owner', 'admin', null));
+  const grantHash = toBase64Url(await hashObject(grantJws));
+  assert.deepEqual(made, { jti: grant.jti, grantHash, expires: grant.exp });
 });
 
 test('a token can be narrowed to services and capabilities, dated, or given the right to administer', async () => {
@@ -32,14 +46,36 @@ test('a token can be narrowed to services and capabilities, dated, or given the 
   assert.ok(allows((await grantOf({ admin: true })).grant.rights, 'owner', 'admin', null));
 });
 
+test('a token for another owner is about one cocoon, and never gives more than a co-owner has', async () => {
+  const whole = (await grantOf({ scope: 'co-own', cocoon })).grant;
+  assert.deepEqual([whole.scope, whole.cocoon, whole.rights], ['co-own', cocoon, coOwnerRights]);
+  const { grant } = await grantOf({ scope: 'co-own', cocoon, services: ['web'] });
+  assert.ok(allows(grant.rights, 'http', 'use', 'web') && !allows(grant.rights, 'http', 'use', 'other'));
+  assert.ok(!allows(grant.rights, 'query', 'use', null) && !allows(grant.rights, 'tasks', 'read', null));
+});
+
 test('what cannot be granted is refused', async () => {
-  for (const [request, code] of [
-    [{ scope: 'co-own' }, 'unsupported'],
-    [{ scope: 'other' }, 'usage'],
-    [{ expires_s: 0 }, 'usage'],
-    [{ expires_s: 1.5 }, 'usage'],
-    [{ expires_s: 31 * 86_400 }, 'usage'],
-    [{ admin: true, services: ['web'] }, 'usage'],
-  ] as const)
-    await assert.rejects(grantOf(request), { code }, JSON.stringify(request));
+  const refused: readonly Partial<TokenRequest>[] = [
+    { expires_s: 31 * 86_400 },
+    { admin: true, services: ['web'] },
+    { cocoon },
+    { scope: 'co-own' },
+    { scope: 'co-own', cocoon, admin: true },
+  ];
+  for (const request of refused)
+    await assert.rejects(grantOf(request), { code: 'usage' }, JSON.stringify(request));
+});
+
+test('what is no request for a token is refused as a wrong command', () => {
+  assert.deepEqual(tokenRequestOf(plain), plain);
+  for (const wrong of [
+    { scope: 'other' },
+    { expires_s: 0 },
+    { expires_s: 1.5 },
+    { services: ['No Name'] },
+    { capabilities: 'llm.chat' },
+    { admin: 'yes' },
+    { cocoon: 'server' },
+  ])
+    assert.throws(() => tokenRequestOf({ ...plain, ...wrong }), { code: 'usage' }, JSON.stringify(wrong));
 });

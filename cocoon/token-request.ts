@@ -1,77 +1,103 @@
 /** A setup token as a command asks for it, and as this device's owner signs it. */
 
-import type { OwnerKeys, Rights } from '@cocoon-mesh/protocol';
-import { MeshError, adminRights, createSetupToken, memberRights, narrowRights } from '@cocoon-mesh/protocol';
+import type { OwnerKeys, Rights, TokenAnswer, TokenRequest } from '@cocoon-mesh/protocol';
+import {
+  MeshError,
+  adminRights,
+  check,
+  coOwnerRights,
+  createSetupToken,
+  memberRights,
+  narrowRights,
+  tokenRequestSchema,
+} from '@cocoon-mesh/protocol';
 
-export interface TokenRequest {
-  readonly scope: string;
-  readonly expires_s: number;
+/** What is remembered of a token: a rotation lets its grant live by the hash. */
+export interface MadeToken {
+  readonly jti: string;
+  /** SHA-256 of the grant, base64url. */
+  readonly grantHash: string;
   /** Seconds since 1970. */
-  readonly until?: number;
-  readonly admin: boolean;
-  readonly services: readonly string[];
-  readonly capabilities: readonly string[];
-  readonly cocoon?: string;
-}
-
-export interface TokenAnswer {
-  readonly token: string;
-  readonly scope: string;
-  readonly expires_at: string;
-  /** Where the token is redeemed. */
-  readonly signaling: string;
+  readonly expires: number;
 }
 
 /** A token of a year is a password that nobody changes. */
 const maxExpiresSeconds = 30 * 86_400;
 
-/** @throws MeshError usage | unsupported */
+/** What came from a command or a peer, as a request. @throws MeshError usage */
+export function tokenRequestOf(value: unknown): TokenRequest {
+  try {
+    return check(tokenRequestSchema, value);
+  } catch (cause) {
+    const why = cause instanceof MeshError ? cause.message : '';
+    throw new MeshError('usage', `The token that is asked for cannot be made: ${why}`, {
+      cause,
+      hint: 'A scope is enroll or co-own; services and capabilities are named as `cocoon devices` shows them.',
+    });
+  }
+}
+
+/**
+ * @param place.now seconds since 1970, on the clock of the signaling server that will judge it
+ * @throws MeshError usage
+ */
 export async function signToken(
   keys: OwnerKeys,
   request: TokenRequest,
   place: { readonly signaling: string; readonly receiptKey: Uint8Array; readonly now: number },
-): Promise<TokenAnswer> {
-  if (request.scope === 'co-own')
-    throw new MeshError(
-      'unsupported',
-      'Sharing a cocoon with another owner (--scope co-own) is not there yet',
-      {
-        hint: 'This version makes tokens for devices of your own: --scope enroll.',
-      },
-    );
-  if (request.scope !== 'enroll') throw new MeshError('usage', 'A scope is enroll or co-own');
-  if (
-    !Number.isSafeInteger(request.expires_s) ||
-    request.expires_s < 1 ||
-    request.expires_s > maxExpiresSeconds
-  )
+): Promise<{ answer: TokenAnswer; made: MadeToken }> {
+  if (request.expires_s > maxExpiresSeconds)
     throw new MeshError('usage', 'A token lives at most 30 days', {
       hint: 'Use --until for the end of the right itself.',
     });
   const expires = place.now + request.expires_s;
-  const { token } = await createSetupToken(keys, {
-    scope: 'enroll',
-    rights: rightsOf(request),
+  const { token, jti, grantHash } = await createSetupToken(keys, {
+    scope: request.scope,
+    rights: request.scope === 'enroll' ? enrollRights(request) : shareRights(request),
     now: place.now,
     expires,
     ...(request.until === undefined ? {} : { until: request.until }),
     signaling: place.signaling,
     receiptKey: place.receiptKey,
+    ...(request.cocoon === undefined ? {} : { cocoon: request.cocoon }),
   });
-  return {
+  const answer = {
     token,
     scope: request.scope,
+    jti,
     expires_at: new Date(expires * 1000).toISOString(),
     signaling: place.signaling,
   };
+  return { answer, made: { jti, grantHash, expires } };
 }
 
-function rightsOf({ services, capabilities, admin }: TokenRequest): Rights {
-  const narrowed = services.length > 0 || capabilities.length > 0;
-  if (narrowed && admin)
+function enrollRights(request: TokenRequest): Rights {
+  const { services, capabilities, admin, cocoon } = request;
+  if (cocoon !== undefined)
+    throw new MeshError('usage', '--cocoon goes with --scope co-own', {
+      hint: 'A device of your own may use all of your cocoons.',
+    });
+  if (!isNarrow(request)) return admin ? [...memberRights, ...adminRights] : memberRights;
+  if (admin)
     throw new MeshError('usage', '--admin cannot be narrowed to services or capabilities', {
       hint: 'Make one token without --admin, or one without --service and --capability.',
     });
-  const rights = narrowed ? narrowRights(services, capabilities) : memberRights;
-  return admin ? [...rights, ...adminRights] : rights;
+  return narrowRights(services, capabilities);
+}
+
+function shareRights(request: TokenRequest): Rights {
+  const { services, capabilities, admin, cocoon } = request;
+  if (cocoon === undefined)
+    throw new MeshError('usage', 'With --scope co-own say which cocoon is shared', {
+      hint: 'Example: cocoon generate-token --scope co-own --cocoon server',
+    });
+  if (admin)
+    throw new MeshError('usage', 'Another owner cannot be given --admin', {
+      hint: 'Only devices of your own ask for tokens and revocations in your name.',
+    });
+  return isNarrow(request) ? narrowRights(services, capabilities) : coOwnerRights;
+}
+
+function isNarrow({ services, capabilities }: TokenRequest): boolean {
+  return services.length > 0 || capabilities.length > 0;
 }

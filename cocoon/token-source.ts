@@ -16,12 +16,13 @@ export interface SecretText {
   readonly exposed: boolean;
 }
 
-/** @throws MeshError usage */
+/** @param what is asked for on a terminal. @throws MeshError usage */
 export async function readSecretArgument(
   argument: string,
   input: NodeJS.ReadStream = process.stdin,
+  what = 'token',
 ): Promise<SecretText> {
-  if (argument === '-') return { text: joined(await readAll(input)), exposed: false };
+  if (argument === '-') return { text: joined(await readAll(input, what)), exposed: false };
   if (argument.startsWith('@')) return { text: joined(await readText(argument.slice(1))), exposed: false };
   return { text: joined(argument), exposed: true };
 }
@@ -40,8 +41,8 @@ async function readText(path: string): Promise<string> {
 }
 
 /** To the end, or on a terminal to the end of the line that somebody pastes. */
-async function readAll(input: NodeJS.ReadStream): Promise<string> {
-  if (input.isTTY) return readPasted(input);
+async function readAll(input: NodeJS.ReadStream, what: string): Promise<string> {
+  if (input.isTTY) return readPasted(input, what);
   let text = '';
   input.setEncoding('utf8');
   for await (const chunk of input) text = within(text + String(chunk));
@@ -52,8 +53,8 @@ async function readAll(input: NodeJS.ReadStream): Promise<string> {
  * A line of any length: a terminal that edits lines itself cuts them at 1,024 (macOS) or 4,095 bytes (Linux), which
  * is less than a token may have. Nothing is echoed either, so that the token does not stay on the screen.
  */
-async function readPasted(input: NodeJS.ReadStream): Promise<string> {
-  process.stderr.write('Paste the token and press Enter: ');
+async function readPasted(input: NodeJS.ReadStream, what: string): Promise<string> {
+  process.stderr.write(`Paste the ${what} and press Enter: `);
   let text = '';
   input.setEncoding('utf8');
   input.setRawMode(true);
@@ -72,6 +73,6 @@ async function readPasted(input: NodeJS.ReadStream): Promise<string> {
 
 /** @throws MeshError usage */
 function within(text: string): string {
-  if (text.length > maxBytes) throw new MeshError('usage', 'What came from stdin is too long to be a token');
+  if (text.length > maxBytes) throw new MeshError('usage', 'What came from stdin is too long');
   return text;
 }

@@ -1,12 +1,12 @@
-/** `cocoon generate-token`: a one-time setup token, for a device of my own. */
+/** `cocoon generate-token`: a one-time setup token, for a device of my own or for another owner. */
 
 import type { Command } from 'commander';
+import type { TokenAnswer } from '@cocoon-mesh/protocol';
 import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
 import { parseDate, parseDuration } from '../duration.ts';
-import type { TokenAnswer } from '../token-request.ts';
 
 interface Options {
   readonly expires: string;
@@ -20,7 +20,7 @@ interface Options {
 
 export function describe(command: Command): void {
   command
-    .description('A token with which one more device joins, once.')
+    .description('A token with which one more device joins, or another owner gets one cocoon. It works once.')
     .option('--expires <duration>', 'how long the token can be redeemed', '1h')
     .option(
       '--scope <enroll|co-own>',
@@ -42,16 +42,22 @@ export async function generateToken({ home, output }: CommandContext, options: O
     admin: options.admin === true,
     services: options.service ?? [],
     capabilities: options.capability ?? [],
+    ...(options.cocoon === undefined ? {} : { cocoon: options.cocoon }),
   });
   output.say(answer, answer.token);
-  if (!output.json && output.terminal) output.note(joinText(answer));
+  if (!output.json && output.terminal) output.note(nextText(answer));
 }
 
 /** Beside the token, so that `cocoon generate-token > file` writes nothing but the token. */
-function joinText({ signaling, expires_at }: TokenAnswer): string {
+function nextText({ scope, signaling, expires_at }: TokenAnswer): string {
+  const works = `Works once, until ${expires_at}.`;
+  if (scope === 'co-own')
+    return ['', `${works} Give it to the other owner, who runs`, '  cocoon claim -', 'and pastes it.'].join(
+      '\n',
+    );
   return [
     '',
-    `Works once, until ${expires_at}. On the other device run`,
+    `${works} On the other device run`,
     `  cocoon run --token - --signaling ${signaling}`,
     'and paste it.',
   ].join('\n');

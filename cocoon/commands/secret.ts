@@ -1,8 +1,16 @@
-/** `cocoon secret show`: the secret of the owner, where this device holds it. It never leaves the device otherwise. */
+/**
+ * `cocoon secret show|use|rotate`: the secret of the owner, where this device holds it. It is shown, taken and
+ * replaced here, on the device itself, and goes over no session.
+ */
 
+import type { Command } from 'commander';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
+import { collect } from '../command-context.ts';
+import { ControlClient } from '../control/client.ts';
 import { readKeyFile } from '../key-file.ts';
+import type { PreparedRotation, RotationResult } from '../rotation.ts';
+import { readSecretArgument } from '../token-source.ts';
 
 export async function secretShow({ home, output }: CommandContext): Promise<void> {
   const secret = await readKeyFile(home.secret);
@@ -13,4 +21,102 @@ export async function secretShow({ home, output }: CommandContext): Promise<void
   output.say({ secret }, secret);
   if (!output.json && output.terminal)
     output.note('Whoever has this secret is you. Keep it where you keep passwords.');
+}
+
+export function describeUse(command: Command): void {
+  command
+    .description('Take a secret: this device is that owner from its next start on.')
+    .argument('[secret|-|@file]', 'from stdin (-, the default), from a file, or as it is');
+}
+
+export async function secretUse(
+  { home, output }: CommandContext,
+  _options: object,
+  [argument = '-']: readonly string[],
+): Promise<void> {
+  const { lockHome } = await import('../home-lock.ts');
+  const { openIdentityKey } = await import('../identity-key.ts');
+  const { OwnersFile } = await import('../mesh-store.ts');
+  const { useSecret } = await import('../ownership.ts');
+  const { systemClock } = await import('@cocoon-mesh/protocol/clock.ts');
+  // What is made below, others need not read.
+  process.umask(0o077);
+  await home.create();
+  const release = lockHome(home.lock, home);
+  try {
+    const { text, exposed } = await readSecretArgument(argument, process.stdin, 'secret');
+    if (exposed)
+      output.note(
+        'A secret in the argument list can be read by every program of this machine: use `cocoon secret use` and paste it, or `cocoon secret use @FILE`.',
+      );
+    const owner = await useSecret({
+      home,
+      owners: await OwnersFile.open(home.owners),
+      key: await openIdentityKey(home.identityKey),
+      token: null,
+      secret: text,
+      now: Math.floor(systemClock.now() / 1000),
+    });
+    output.say(
+      { owner },
+      `From its next start on this device is one of ${owner}: it sees the owner's devices, and signs tokens and revocations.`,
+    );
+  } finally {
+    release();
+  }
+}
+
+export function describeRotate(command: Command): void {
+  command
+    .description('Put a new secret in the place of one that leaked. Needs the recovery code.')
+    .argument('[recovery-code|-|@file]', 'from stdin (-, the default), from a file, or as it is')
+    .option('--keep <jti>', 'a setup token that can still be redeemed; may stand several times', collect)
+    .option('--without <device>', 'a device that shall not stay; may stand several times', collect);
+}
+
+interface RotateOptions {
+  readonly keep?: readonly string[];
+  readonly without?: readonly string[];
+}
+
+export async function secretRotate(
+  { home, output }: CommandContext,
+  { keep = [], without = [] }: RotateOptions,
+  [argument = '-']: readonly string[],
+): Promise<void> {
+  if (!output.json && !output.terminal)
+    throw new MeshError('usage', 'The new recovery code is shown once, and nobody reads along', {
+      hint: 'Run it on a terminal, or with --json.',
+    });
+  const { text, exposed } = await readSecretArgument(argument, process.stdin, 'recovery code');
+  if (exposed)
+    output.note(
+      'A recovery code in the argument list can be read by every program of this machine: paste it next time.',
+    );
+  const client = new ControlClient(home);
+  const { id, ...prepared } = await client.ask<PreparedRotation>('POST', '/rotation', {
+    recovery_code: text,
+    keep,
+    without,
+  });
+  // Before anything changes: a code that was never seen would be lost together with the old one.
+  output.say(prepared, preparedText(prepared));
+  const { signed, waiting } = await client.ask<RotationResult>('POST', '/rotation/commit', { id });
+  output.note(
+    `The secret is replaced. ${signed} memberships and shares were signed anew${waiting === 0 ? '' : `, ${waiting} wait for signaling or their devices`}. On other devices that are to sign run \`cocoon secret use\` with what \`cocoon secret show\` prints here.`,
+  );
+}
+
+function preparedText({ recovery_code: code, devices, owners }: Omit<PreparedRotation, 'id'>): string {
+  return [
+    'The new recovery code, shown this once and kept nowhere; it holds as soon as the secret is replaced:',
+    '',
+    `  ${code}`,
+    '',
+    'These devices stay. One that is not yours goes with `cocoon revoke`:',
+    ...devices.map(({ name, peer_id: peerId }) => `  ${name ?? '(not seen)'} (${peerId})`),
+    ...(owners.length === 0 ? [] : ['These owners keep what was shared with them:']),
+    ...owners.map((owner) => `  ${owner}`),
+    '',
+  ].join('\n');
 }

@@ -35,13 +35,18 @@ export async function up(context: CommandContext, flags: UpFlags): Promise<void>
 
 async function start(settings: ServerSettings, { home }: CommandContext, log: Log): Promise<OwnSignaling> {
   const { startSignaling } = await import('@cocoon-mesh/signaling');
+  const { AuditLog } = await import('@cocoon-mesh/audit');
   const { systemClock } = await import('@cocoon-mesh/protocol/clock.ts');
   const own = await import('../own-signaling.ts');
   const { lockHome } = await import('../home-lock.ts');
   const parts = new AsyncDisposableStack();
   try {
     parts.adopt(lockHome(home.signalingLock, home), (release) => release());
-    const options = { ...settings, clock: systemClock, log: own.serverLog(log) };
+    const audit = parts.adopt(
+      await AuditLog.open(home.signalingAudit, systemClock, (message) => log('warn', message)),
+      (open) => open.close(),
+    );
+    const options = { ...settings, clock: systemClock, log: own.serverLog(log), audit };
     const server = await startOn(settings.port === 0 ? await own.lastPort(home) : settings.port, (port) =>
       startSignaling({ ...options, port }),
     );
@@ -92,8 +97,9 @@ async function announce(
   return { event, text: text.join('\n') };
 }
 
-/** None on a device that does not hold the secret: then somebody who does makes one. */
+/** None on a device that does not hold the secret: a start does not wait for another one, `cocoon open` does. */
 async function signInLink({ commands }: Daemon): Promise<string | null> {
+  if (!commands.owner.signsHere) return null;
   try {
     return await commands.signInLink();
   } catch {

@@ -35,7 +35,14 @@ const routes: Readonly<Record<string, Route>> = {
   'GET /status': (commands) => commands.status(),
   'GET /devices': (commands) => commands.askedDevices(),
   'POST /devices/accept': (commands, { name }) => commands.acceptName(text(name)),
-  'POST /tokens': (commands, body) => commands.generateToken(body),
+  'POST /tokens': (commands, body) => commands.owner.makeToken(body),
+  'POST /claims': (commands, { token }) => commands.owner.claim(text(token)),
+  'GET /owners': (commands) => commands.owner.owners(),
+  'POST /owners/remove': (commands, { owner }) => commands.owner.removeOwner(text(owner)),
+  'POST /revocations': (commands, { device, sure }) => commands.owner.revoke(text(device), sure === true),
+  'POST /rotation': (commands, { recovery_code: code, keep, without }) =>
+    commands.owner.prepareRotation(text(code), texts(keep), texts(without)),
+  'POST /rotation/commit': (commands, { id }) => commands.owner.commitRotation(text(id)),
   'POST /ping': (commands, { device }, signal) => commands.ping(text(device), signal),
   'GET /services': (commands) => commands.services(),
   'POST /services': (commands, { service }) => commands.addService(text(service)),
@@ -145,4 +152,9 @@ async function readBody(request: IncomingMessage): Promise<Body> {
 function text(value: unknown): string {
   if (typeof value !== 'string') throw new MeshError('bad_message');
   return value;
+}
+
+function texts(value: unknown): string[] {
+  if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
+  throw new MeshError('bad_message');
 }

@@ -1,0 +1,278 @@
+/**
+ * The one place where the owner's key signs while the device runs: what is asked here by the device's user
+ * (`owner-commands.ts`), by peers of the owner (`owner-server.ts`) and by chains that wait. One thing after the
+ * other, so that no two get the same number. Who may ask is judged before.
+ */
+
+import type { Mesh } from '@cocoon-mesh/mesh';
+import { ownerKeyOffline } from '@cocoon-mesh/mesh/owner-client.ts';
+import type {
+  Clock,
+  MembershipProof,
+  OwnerKeys,
+  ProvenMembership,
+  ProvenShare,
+  Revocation,
+  RevocationKind,
+  ShareProof,
+  TokenAnswer,
+  TokenRequest,
+} from '@cocoon-mesh/protocol';
+import {
+  MeshError,
+  hashObject,
+  limits,
+  readSetupToken,
+  signMembership,
+  signRevocation,
+  signShare,
+  toBase64Url,
+  toMeshError,
+  verifyOwnerRecords,
+  verifyRevocations,
+} from '@cocoon-mesh/protocol';
+import type { DeviceAudit } from './audit-events.ts';
+import { membershipFields, recordToken, shareFields } from './audit-events.ts';
+import type { Log } from './logs.ts';
+import type { OwnerKeyring } from './owner-keyring.ts';
+import type { MadeToken } from './token-request.ts';
+import { signToken } from './token-request.ts';
+
+export interface OwnerDeskOptions {
+  readonly mesh: Mesh;
+  readonly keyring: OwnerKeyring;
+  readonly clock: Clock;
+  readonly audit: DeviceAudit;
+  readonly log: Log;
+  /** As others reach it; stands in tokens. */
+  readonly signalingUrl: string;
+  /** Notes a token, so that a rotation can let it live. */
+  readonly noteToken: (made: MadeToken) => Promise<void>;
+}
+
+/** PeerId of the device that asked; null: this device's own user, or nobody. */
+export type Asker = string | null;
+
+/** A chain that was signed is not signed again for so long: its peer may take a while to show the new one. */
+const signAgainMs = 60_000;
+
+export class OwnerDesk {
+  readonly #options: OwnerDeskOptions;
+  /** When a chain was signed last, on the monotonic clock; by its device and token. */
+  readonly #signed = new Map<string, number>();
+  #last: Promise<unknown> = Promise.resolve();
+  #confirming = false;
+
+  constructor(options: OwnerDeskOptions) {
+    this.#options = options;
+  }
+
+  /** Can anything be signed here? */
+  get holdsKey(): boolean {
+    return this.#options.keyring.keys !== null;
+  }
+
+  /**
+   * Work with the keys that nobody else at this desk does at the same time.
+   * @throws MeshError owner_key_offline when this device does not hold the secret (any more)
+   */
+  inTurn<T>(work: (keys: OwnerKeys) => Promise<T>): Promise<T> {
+    const turn = this.#last.then(async () => {
+      const { keys } = this.#options.keyring;
+      if (!keys) throw ownerKeyOffline(this.#options.mesh);
+      return work(keys);
+    });
+    this.#last = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Signs whatever waits for it. Never rejects: what could not be handed out waits for the next time. */
+  async confirm(): Promise<void> {
+    // One pass sees everything that is there when its turn comes.
+    if (this.#confirming || !this.holdsKey) return;
+    this.#confirming = true;
+    try {
+      await this.inTurn(async (keys) => {
+        this.#confirming = false;
+        const { memberships, shares } = this.#options.mesh.provisional();
+        for (const chain of memberships)
+          await this.#confirmOne(`${chain.peerId} ${chain.jti}`, () => this.signMember(keys, chain));
+        for (const chain of shares)
+          await this.#confirmOne(`${chain.cocoon} ${chain.jti}`, () => this.signShare(keys, chain));
+      });
+    } catch (thrown) {
+      this.#confirming = false;
+      this.#options.log('debug', 'Nothing was confirmed', { code: toMeshError(thrown).code });
+    }
+  }
+
+  /** @throws MeshError usage | device_not_found | signaling_unreachable | owner_key_offline */
+  makeToken(request: TokenRequest, asker: Asker): Promise<TokenAnswer> {
+    return this.inTurn(async (keys) => {
+      const { mesh, clock, audit, signalingUrl, noteToken } = this.#options;
+      if (request.cocoon !== undefined) assertOwnCocoon(mesh, request.cocoon);
+      const { signaling } = mesh;
+      if (signaling.state !== 'connected') throw new MeshError('signaling_unreachable');
+      // Signaling judges the dates, so they are told in its time.
+      const now = Math.floor((clock.now() + signaling.clockOffsetMs) / 1000);
+      // An owner who was removed a moment ago is invited again by what is made after that, not before.
+      const removed = (await this.#newestRevocation(keys))?.iat ?? 0;
+      const { answer, made } = await signToken(keys, request, {
+        signaling: signalingUrl,
+        receiptKey: signaling.receiptKey,
+        now: request.scope === 'co-own' ? Math.max(now, removed + 1) : now,
+      });
+      const { grant } = await readSetupToken(answer.token);
+      await noteToken(made);
+      recordToken(audit, grant, asker);
+      return answer;
+    });
+  }
+
+  /**
+   * A fresh membership for a device of my owner, with what it has now.
+   * @throws MeshError denied | membership_expired | owner_key_offline
+   */
+  renew(peerId: string): Promise<MembershipProof> {
+    return this.inTurn(async (keys) => {
+      const known = this.#options.mesh.members().find((member) => member.peerId === peerId);
+      if (!known) throw new MeshError('denied');
+      if (known.until !== null && known.until <= this.#now()) throw new MeshError('membership_expired');
+      return this.signMember(keys, known);
+    });
+  }
+
+  /**
+   * Ends a device of my owner for good, or gives back a cocoon that another owner shares with mine.
+   * @throws MeshError usage | owner_key_offline | signaling_unreachable
+   */
+  revokeDevice(peerId: string): Promise<void> {
+    return this.inTurn(async (keys) => {
+      const { mesh } = this.#options;
+      if (peerId === mesh.peerId)
+        throw new MeshError(
+          'usage',
+          'The device that signs the revocation cannot be the one that is revoked',
+          {
+            hint: 'Run the command on another device that holds the secret, or rotate the secret.',
+          },
+        );
+      const given = mesh.shares().filter(({ cocoon, coOwner }) => cocoon === peerId && coOwner === keys.id);
+      const isOwn = mesh.members().some((member) => member.peerId === peerId);
+      if (!isOwn && given.length > 0) await this.#revoke(keys, 'share', peerId, latestGrant(given));
+      else await this.#revoke(keys, 'device', peerId, 0);
+    });
+  }
+
+  /**
+   * Ends everything that another owner was given until now.
+   * @throws MeshError usage | owner_key_offline | signaling_unreachable
+   */
+  removeOwner(owner: string): Promise<void> {
+    return this.inTurn(async (keys) => {
+      const { mesh } = this.#options;
+      if (owner === keys.id) throw new MeshError('usage', 'An owner does not remove itself');
+      const given = mesh.shares().filter((share) => share.owner === keys.id && share.coOwner === owner);
+      await this.#revoke(keys, 'owner', owner, latestGrant(given));
+    });
+  }
+
+  /** Within a turn. Signs and hands out. @throws MeshError */
+  async signMember(keys: OwnerKeys, member: ProvenMembership): Promise<MembershipProof> {
+    const { mesh, audit } = this.#options;
+    const now = this.#now();
+    const end = this.#endOf(member, now);
+    // The known serial of this moment: the chain at hand may be an older one.
+    const known = mesh.members().find(({ peerId }) => peerId === member.peerId)?.serial ?? 0;
+    const serial = Math.max(member.serial + 1, known + 1, now);
+    const proof = await signMembership(keys, {
+      peerId: member.peerId,
+      serial,
+      rights: member.rights,
+      now,
+      granted: member.granted,
+      ...(end === null ? {} : { expires: end }),
+      ...(member.until === null ? {} : { until: member.until }),
+      ...(member.jti === null ? {} : { jti: member.jti }),
+    });
+    await mesh.issueMembership(member.peerId, proof);
+    const signed = { ...member, epoch: keys.epoch, serial, expires: end ?? member.until, provisional: false };
+    audit.append('membership.signed', membershipFields(signed));
+    return proof;
+  }
+
+  /** Within a turn. Signs and hands out. @throws MeshError */
+  async signShare(keys: OwnerKeys, share: ProvenShare): Promise<ShareProof> {
+    const { mesh, audit } = this.#options;
+    const now = this.#now();
+    const known = mesh
+      .shares()
+      .find(
+        ({ cocoon, coOwner, owner }) =>
+          cocoon === share.cocoon && coOwner === share.coOwner && owner === share.owner,
+      );
+    const serial = Math.max(share.serial + 1, (known?.serial ?? 0) + 1, now);
+    const proof = await signShare(keys, share, serial, now);
+    await mesh.issueShare(proof);
+    const signed = { ...share, epoch: keys.epoch, serial, expires: share.until, provisional: false };
+    audit.append('share.signed', shareFields(signed));
+    return proof;
+  }
+
+  async #confirmOne(id: string, sign: () => Promise<unknown>): Promise<void> {
+    const { clock, log } = this.#options;
+    const signedAt = this.#signed.get(id);
+    if (signedAt !== undefined && clock.monotonic() - signedAt < signAgainMs) return;
+    try {
+      await sign();
+      this.#signed.set(id, clock.monotonic());
+    } catch (thrown) {
+      log('debug', 'A chain could not be confirmed yet', { chain: id, code: toMeshError(thrown).code });
+    }
+  }
+
+  /** Browsers are forgotten unless they come back; a cocoon stays. What nobody knows yet counts as a browser. */
+  #endOf({ peerId, until }: ProvenMembership, now: number): number | null {
+    const { mesh } = this.#options;
+    const device = mesh.devices().find((known) => known.peerId === peerId);
+    if (peerId === mesh.peerId || device?.kind === 'cocoon') return null;
+    return Math.min(now + limits.browserMembershipMs / 1000, until ?? Infinity);
+  }
+
+  /** @param least seconds since 1970: what was granted until then must end, whatever this clock says */
+  async #revoke(keys: OwnerKeys, kind: RevocationKind, subject: string, least: number): Promise<void> {
+    const { mesh } = this.#options;
+    const now = Math.max(this.#now(), least);
+    const entry = await signRevocation(keys, mesh.revocations(), { kind, subject, now });
+    await mesh.tellOwner(undefined, [entry]);
+  }
+
+  async #newestRevocation(keys: OwnerKeys): Promise<Revocation | null> {
+    const list = this.#options.mesh.revocations();
+    if (list.length === 0) return null;
+    const before = list.at(-2);
+    const after =
+      before === undefined ? null : { n: list.length - 1, hash: toBase64Url(await hashObject(before)) };
+    const owner = await verifyOwnerRecords(keys.records);
+    return (await verifyRevocations(list.slice(-1), owner, after))[0] ?? null;
+  }
+
+  /** Seconds since 1970. */
+  #now(): number {
+    return Math.floor(this.#options.clock.now() / 1000);
+  }
+}
+
+function latestGrant(shares: readonly ProvenShare[]): number {
+  return Math.max(0, ...shares.map(({ granted }) => granted));
+}
+
+/** @throws MeshError device_not_found */
+function assertOwnCocoon(mesh: Mesh, peerId: string): void {
+  const own = mesh.devices().some((device) => device.peerId === peerId && isOwnCocoon(device));
+  if (!own) throw new MeshError('device_not_found');
+}
+
+export function isOwnCocoon(device: { readonly foreign: boolean; readonly kind: string }): boolean {
+  return !device.foreign && device.kind === 'cocoon';
+}
