@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import fs from 'node:fs';
 import { appendFile, chmod, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
@@ -50,6 +52,15 @@ async function events(file = path): Promise<unknown[]> {
 
 async function change(edit: (text: string) => string): Promise<void> {
   await writeFile(path, edit(await readFile(path, 'utf8')));
+}
+
+/** A line without its hash and its end, and the other way round. */
+function contentOf(line: string): string {
+  return line.replace(/,"hash":"\w+"\}$/, '');
+}
+
+function withHash(content: string): string {
+  return `${content},"hash":"${createHash('sha256').update(`${content}}`).digest('hex')}"}`;
 }
 
 const broken = (line: number) => ({ code: 'audit_broken', message: new RegExp(`^Line ${line} of `) });
@@ -166,6 +177,26 @@ describe('an audit log', () => {
       assert.equal((await verifyAudit(path)).unfinishedBytes, 0);
     },
   );
+
+  test('goes on when there is room again, with no half line in between, and says how many are missing', async (context) => {
+    const log = await open();
+    const write = fs.writeSync;
+    const full = (file: number, bytes: Uint8Array): number => {
+      write(file, bytes.subarray(0, 10));
+      throw new Error('ENOSPC');
+    };
+    const mocked = context.mock.method(fs, 'writeSync', full);
+    syncBuiltinESMExports();
+    for (let n = 0; n < 3; n++) log.append('introduction', { peer: 'p' });
+    mocked.mock.restore();
+    syncBuiltinESMExports();
+    log.append('introduction', { peer: 'q' });
+    await log.close();
+    assert.deepEqual(await events(), ['begun', 'lost', 'introduction']);
+    assert.deepEqual([(await linesOf())[1]?.['count'], (await linesOf())[2]?.['peer']], [3, 'q']);
+    assert.equal((await verifyAudit(path)).lines, 3);
+    assert.equal(warnings.length, 1);
+  });
 
   test('cuts off what a crash left of a last line, and says how much', async () => {
     await written(2);
@@ -288,13 +319,27 @@ describe('verifying an audit log', () => {
     }
   });
 
+  test('is not deceived by a last line that was made anew with another number, or spelled so that some read it otherwise', async () => {
+    for (const [n, edit] of [
+      (content: string) => content.replace('"n":6', '"n":7'),
+      (content: string) => content.replace('"peer":', '"peer":"somebody else","peer":'),
+      (content: string) => content.replace('"peer":', '"peer": '),
+    ].entries()) {
+      path = join(folder, `anew-${n}.log`);
+      await written(5);
+      await change((text) => {
+        const lines = text.split('\n');
+        return lines.with(5, withHash(edit(contentOf(lines[5] ?? '')))).join('\n');
+      });
+      await assert.rejects(verifyAudit(path), broken(6), String(edit));
+    }
+  });
+
   test('is not deceived by a line whose own hash was made anew: the next one does not follow it', async () => {
     await written(5);
     await change((text) => {
       const lines = text.split('\n');
-      const content = (lines[2] ?? '').replace('"p1"', '"p7"').replace(/,"hash":"\w+"\}$/, '');
-      const hash = createHash('sha256').update(`${content}}`).digest('hex');
-      return lines.with(2, `${content},"hash":"${hash}"}`).join('\n');
+      return lines.with(2, withHash(contentOf(lines[2] ?? '').replace('"p1"', '"p7"'))).join('\n');
     });
     await assert.rejects(verifyAudit(path), broken(4));
   });
