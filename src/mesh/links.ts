@@ -321,13 +321,23 @@ export class Links {
       this.#reserve(peerId, jti);
       try {
         await this.#verify(ticket, { offerer: peerId, answerer: this.#options.key.peerId });
-        standing = await vouched();
+        standing = await this.#vouched(jti, vouched);
         await this.#answer(ticket, jti, peerId, standing);
       } finally {
         this.#introductions.delete(jti);
       }
     } catch (thrown) {
       this.#refused({ peerId, standing, dialled: false }, thrown);
+      throw thrown;
+    }
+  }
+
+  /** Silence would leave a peer that is not welcome waiting; it learns the code and nothing else. */
+  async #vouched(jti: string, vouched: () => Promise<Standing>): Promise<Standing> {
+    try {
+      return await vouched();
+    } catch (thrown) {
+      this.#options.sendSignal(jti, { kind: 'failed', code: toMeshError(thrown).code });
       throw thrown;
     }
   }

@@ -1,30 +1,22 @@
 /**
- * The mesh of one peer, put together: the signaling client, the directory of devices, the links, what is known of
- * owners. It hands what signaling says to whom it concerns, and streams to the handlers of features.
+ * The mesh of one peer, put together: what is said with signaling, the directory of devices, the links, what is known
+ * of owners. It hands streams to the handlers of features, and what becomes known of owners to those it concerns.
  */
 
 import type {
   ClientMessage,
-  Clock,
-  DeviceEntry,
   MembershipProof,
   OwnerKeys,
   OwnerRecords,
   ProvenMembership,
   ProvenShare,
-  Redemption,
-  ServerMessage,
   SetupToken,
   ShareProof,
-  Timer,
 } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   ResetCode,
-  every,
-  peekTicket,
   randomBytes,
-  redeem,
   streamProtocols,
   toBase64Url,
   toMeshError,
@@ -51,15 +43,12 @@ import { Ownership } from './ownership.ts';
 import { RevocationNews } from './revocation-news.ts';
 import { SelfRecords } from './self-records.ts';
 import { SessionProbes } from './session-probes.ts';
-import type { Credentials, SignalingState, Welcome } from './signaling-client.ts';
-import { SignalingClient } from './signaling-client.ts';
+import type { SignalingState } from './signaling-client.ts';
+import type { SignalingParts } from './signaling-exchange.ts';
+import { SignalingExchange } from './signaling-exchange.ts';
 import type { Stream } from './stream.ts';
 import type { TrustEvent, TrustState } from './trust.ts';
 import { Trust } from './trust.ts';
-
-const requestTimeoutMs = 5_000;
-/** How often the load is compared with what signaling was told. */
-const loadCheckMs = 5_000;
 
 /** A heartbeat ends a ping that nobody answers, even without a signal. */
 const never = new AbortController().signal;
@@ -95,12 +84,11 @@ export async function createMesh(options: MeshOptions): Promise<Mesh> {
 class PeerMesh implements Mesh {
   readonly instance = toBase64Url(randomBytes(16));
   readonly #options: MeshOptions;
-  readonly #clock: Clock;
   readonly #trust: Trust;
   readonly #saved: LatestWrite<TrustState>;
   readonly #directory: Directory;
   readonly #records: SelfRecords;
-  readonly #signaling: SignalingClient;
+  readonly #signaling: SignalingExchange;
   readonly #ownership: Ownership;
   readonly #news: RevocationNews;
   readonly #admission: Admission;
@@ -116,18 +104,10 @@ class PeerMesh implements Mesh {
     trust: new Set(),
     introduction: new Set(),
     provisional: new Set(),
+    denied: new Set(),
   };
-  /** Of an epoch before the last rotation: good for nothing but to be given the next one by signaling. */
-  #outdated: MembershipProof | null = null;
-  /** Told before there was a membership to judge them by. */
-  #unjudged: readonly DeviceEntry[] = [];
-  #redemption: Redemption | null = null;
   /** Devices of mine that said that they hold the secret. */
   readonly #signers = new Set<string>();
-  #load = 0;
-  #loadCheck: Timer | null = null;
-  /** What signaling tells is taken in one after the other, so that an old word never overtakes a new one. */
-  #told: Promise<unknown> = Promise.resolve();
 
   constructor(
     options: MeshOptions,
@@ -137,7 +117,6 @@ class PeerMesh implements Mesh {
   ) {
     const { key, engine, clock, log, store } = options;
     this.#options = options;
-    this.#clock = clock;
     this.#trust = trust;
     this.#saved = saved;
     this.#probes = new SessionProbes(clock);
@@ -152,16 +131,9 @@ class PeerMesh implements Mesh {
         log('warn', 'Signaling named a device that proves nothing', { peer: peerId, code, why });
       },
     });
-    this.#signaling = new SignalingClient({
-      url: options.signalingUrl,
-      openSocket: options.openSocket,
-      key,
-      clock,
-      random: randomFraction,
-      credentials: () => this.#credentials(),
-      welcomed: (welcome) => this.#welcomed(welcome),
-      message: (message) => this.#message(message),
-      changed: (state) => this.#signalingChanged(state),
+    this.#signaling = new SignalingExchange(options, () => this.#parts(), {
+      state: (state) => this.#emit('signaling', state),
+      devices: () => this.#emit('devices'),
     });
     const send = (message: ClientMessage): boolean => this.#signaling.send(message);
     this.#ownership = new Ownership({
@@ -170,7 +142,7 @@ class PeerMesh implements Mesh {
       directory: this.#directory,
       saveMembership: (membership) => store.saveMembership(membership),
       send,
-      request: (build) => this.#signaling.request(build, requestTimeoutMs),
+      request: (build) => this.#signaling.request(build),
       provisional: () => this.#emit('provisional'),
       log,
     });
@@ -193,6 +165,7 @@ class PeerMesh implements Mesh {
       records: this.#records,
       signs: () => options.signs?.() ?? false,
       policy: (peer, right) => options.policy?.(peer, right) ?? true,
+      denied: (peer, right) => this.#emit('denied', peer, right),
       log,
     });
     this.#links = new Links({
@@ -201,9 +174,9 @@ class PeerMesh implements Mesh {
       iceServers: options.iceServers,
       clock,
       ...(options.aead ? { aead: options.aead } : {}),
-      introduce: (peerId) => this.#introduce(peerId),
+      introduce: (peerId) => this.#signaling.introduce(peerId),
       sendSignal: (jti, payload) => void send({ type: 'signal', jti, payload }),
-      ticketAuthority: () => this.#ticketAuthority(),
+      ticketAuthority: () => this.#signaling.ticketAuthority(),
       hello: (peerId, vouched) => this.#admission.hello(peerId, vouched),
       judge: (peerId, hello) => this.#admission.judge(peerId, hello),
       accept: (stream, link) => this.#accept(stream, link),
@@ -226,7 +199,7 @@ class PeerMesh implements Mesh {
       self: key.peerId,
       owner: () => trust.owner,
       description: () => this.#records.self,
-      load: () => this.#load,
+      load: () => this.#signaling.load,
     });
   }
 
@@ -267,14 +240,13 @@ class PeerMesh implements Mesh {
       if (toMeshError(thrown).code !== 'membership_invalid') throw thrown;
       // Genuine, but of an epoch before the last rotation: signaling may have the next one.
       await verifyMembership(membership, this.peerId, this.#trust.now);
-      this.#outdated = membership;
+      this.#signaling.showOutdated(membership);
       this.#options.log('warn', 'The owner has a new secret; this device waits for its new membership');
     }
   }
 
   start(): void {
     this.#signaling.start();
-    this.#loadCheck = every(this.#clock, loadCheckMs, () => this.#tellLoad());
   }
 
   async ready(signal: AbortSignal): Promise<void> {
@@ -334,9 +306,7 @@ class PeerMesh implements Mesh {
   }
 
   async describe(self: SelfDescription): Promise<void> {
-    await this.#records.describe(self);
-    await this.#uploadRecords();
-    this.#emit('devices');
+    await this.#signaling.describe(self);
   }
 
   async acceptName(name: string): Promise<void> {
@@ -399,168 +369,9 @@ class PeerMesh implements Mesh {
   }
 
   async close(): Promise<void> {
-    this.#loadCheck?.cancel();
     await this.#links.close();
-    this.#signaling.close();
-    await this.#told;
+    await this.#signaling.close();
     await this.#saved.flush();
-  }
-
-  // Signing in
-
-  async #credentials(): Promise<Credentials> {
-    const { token, key, oidcToken } = this.#options;
-    const record = await this.#records.own();
-    const idToken = (await oidcToken?.()) ?? null;
-    const common = { record, ...(idToken === null ? {} : { oidc_token: idToken }) };
-    const membership = this.#trust.membership ?? this.#outdated;
-    if (membership) return { membership, ...common };
-    if (!token) throw new MeshError('membership_invalid', 'This device has neither a membership nor a token');
-    this.#redemption ??= await redeem(token, key, key.peerId);
-    return { redemption: this.#redemption, ...common };
-  }
-
-  /** Everything is verified before anybody sees it. */
-  async #welcomed(welcome: Welcome): Promise<void> {
-    if (!this.#trust.membership && !this.#outdated) await this.#ownership.redeemed(this.#redemption, welcome);
-    await this.#inTurn(async () => {
-      await this.#ownership.welcomed(welcome);
-      // Before the devices, which may be those it ends.
-      for (const { owner, records, list } of welcome.revocations)
-        await this.#news.learn(owner, records, list, null);
-      // The list replaces what was known to be online.
-      this.#directory.allOffline();
-      this.#unjudged = this.#trust.owner === null ? welcome.devices : [];
-      for (const entry of welcome.devices) await this.#directory.apply(entry);
-      // A share may have come with a device, and its co-owner be known only since then.
-      for (const { owner, records, list } of welcome.revocations)
-        await this.#news.learn(owner, records, list, null);
-    });
-    const known = welcome.revocations.find(({ owner }) => owner === this.#trust.owner);
-    this.#news.signalingHas(known?.list ?? []);
-    await this.#avoidTakenName();
-    this.#watch.followDirectory();
-    this.#emit('devices');
-  }
-
-  async #avoidTakenName(): Promise<void> {
-    const { self } = this.#records;
-    const free = this.#directory.freeName(self.name);
-    if (free === self.name) return;
-    this.#options.log('warn', `The name ${self.name} is taken; this device is called ${free}`, {
-      name: free,
-    });
-    await this.describe({ ...self, name: free });
-  }
-
-  #signalingChanged(state: SignalingState): void {
-    // Presence is signaling's to tell; without it nobody is known to be online but those we have a session with.
-    if (state.state === 'waiting' || state.state === 'refused') this.#directory.allOffline();
-    if (state.state === 'refused' && state.code === 'revoked') this.#watch.sayRevoked();
-    if (state.state === 'connected') {
-      // Shares first: records for other owners hang on them.
-      this.#ownership.restore();
-      this.#news.upload();
-      // The record may have changed while the sign-in was under way.
-      void this.#uploadRecords();
-      this.#signaling.send({ type: 'load', load: this.#load });
-      this.#ownership.announce();
-    }
-    this.#emit('signaling', state);
-    this.#emit('devices');
-  }
-
-  #message(message: ServerMessage): void {
-    switch (message.type) {
-      case 'device':
-        return this.#deviceTold(message.device);
-      case 'membership':
-      case 'share':
-        void this.#inTurn(() => this.#proofTold(message));
-        return;
-      case 'revocations':
-        void this.#inTurn(() => this.#news.learn(message.owner, message.records, message.list, null));
-        return;
-      case 'introduction':
-        // With an id it answers our own request.
-        if (message.id === undefined) this.#introducedBy(message);
-        return;
-      case 'signal':
-        this.#links.signal(message.jti, message.payload);
-        return;
-      default:
-    }
-  }
-
-  #deviceTold(device: DeviceEntry): void {
-    void this.#inTurn(async () => {
-      if (!(await this.#directory.apply(device))) return;
-      this.#watch.followDirectory();
-      this.#ownership.announce();
-      this.#emit('devices');
-    });
-    // Its process may be gone, or only its line to signaling: the session itself knows.
-    const link = device.online ? undefined : this.#links.get(device.peer_id);
-    if (link) this.#probes.doubt(link);
-  }
-
-  async #proofTold(message: ServerMessage & { type: 'membership' | 'share' }): Promise<void> {
-    await this.#ownership.message(message);
-    const waiting = this.#trust.owner === null ? [] : this.#unjudged;
-    if (waiting.length === 0) return;
-    this.#unjudged = [];
-    for (const entry of waiting) await this.#directory.apply(entry);
-    this.#emit('devices');
-  }
-
-  #introducedBy({ device, ticket }: ServerMessage & { type: 'introduction' }): void {
-    this.#links.introduced(ticket, device.peer_id, async () => {
-      const standing = await this.#admission.vouch(device);
-      if (standing.relation === 'own') void this.#inTurn(() => this.#directory.apply(device));
-      return standing;
-    });
-  }
-
-  async #introduce(peerId: string): Promise<string> {
-    const known = this.#directory.get(peerId);
-    if (this.#signaling.state.state === 'connected' && known && !known.online)
-      throw new MeshError('device_offline', `${known.name} is offline`);
-    const answer = await this.#signaling.request(
-      (id) => ({ type: 'introduce', id, peer_id: peerId }),
-      requestTimeoutMs,
-    );
-    if (answer.type !== 'introduction') throw new MeshError('bad_message');
-    if (peekTicket(answer.ticket).answerer !== peerId) throw new MeshError('ticket_invalid');
-    // What we show to it depends on whose it is.
-    if (!known) await this.#inTurn(() => this.#directory.apply(answer.device));
-    return answer.ticket;
-  }
-
-  #ticketAuthority(): { key: Uint8Array; nowSeconds: number } {
-    const state = this.#signaling.state;
-    if (state.state !== 'connected') throw new MeshError('signaling_unreachable');
-    return { key: state.ticketKey, nowSeconds: (this.#clock.now() + state.clockOffsetMs) / 1000 };
-  }
-
-  #tellLoad(): void {
-    const load = Math.min(1, Math.max(0, this.#options.load?.() ?? 0));
-    if (Math.abs(load - this.#load) < 0.05) return;
-    this.#load = load;
-    this.#signaling.send({ type: 'load', load });
-  }
-
-  async #uploadRecords(): Promise<void> {
-    this.#signaling.send({ type: 'record', record: await this.#records.own() });
-    await this.#records.follow();
-    for (const record of this.#records.granted()) this.#signaling.send({ type: 'record', record });
-  }
-
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#told.then(work);
-    this.#told = result.catch((error: unknown) =>
-      this.#options.log('warn', 'What signaling told could not be taken in', { error: String(error) }),
-    );
-    return result;
   }
 
   // What is known of owners changes
@@ -575,7 +386,7 @@ class PeerMesh implements Mesh {
   }
 
   async #sharesChanged(): Promise<void> {
-    if (await this.#records.follow()) await this.#uploadRecords();
+    if (await this.#records.follow()) await this.#signaling.uploadRecords();
     await this.#watch.followShares();
     this.#ownership.announce();
     this.#emit('devices');
@@ -585,6 +396,20 @@ class PeerMesh implements Mesh {
   #enforce(): void {
     this.#watch.enforce();
     this.#emit('devices');
+  }
+
+  #parts(): SignalingParts {
+    return {
+      trust: this.#trust,
+      directory: this.#directory,
+      records: this.#records,
+      ownership: this.#ownership,
+      news: this.#news,
+      admission: this.#admission,
+      links: this.#links,
+      watch: this.#watch,
+      probes: this.#probes,
+    };
   }
 
   // Links
@@ -635,9 +460,4 @@ class PeerMesh implements Mesh {
       this.#options.log('warn', 'The state of the mesh could not be saved', { error: String(error) });
     }
   }
-}
-
-function randomFraction(): number {
-  const [high = 0, low = 0] = randomBytes(2);
-  return (high * 256 + low) / 65_536;
 }

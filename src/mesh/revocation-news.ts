@@ -83,6 +83,7 @@ export class RevocationNews {
       // What came before the entry that proves nothing was learned.
       isNews = !isSame(before, this.head(owner));
     }
+    if (teller === null) this.#toldBySignaling(owner, list);
     if (isNews) this.spread(owner, before, teller, list);
     return isNews;
   }
@@ -272,6 +273,16 @@ export class RevocationNews {
       after += piece.list.length;
       if (after >= n || piece.list.length === 0) return pieces;
     }
+  }
+
+  /** What it tells it has: it is not sent back. */
+  #toldBySignaling(owner: string, list: readonly string[]): void {
+    const last = list.at(-1);
+    if (owner !== this.#options.trust.owner || last === undefined) return;
+    const { epoch } = this.head(owner);
+    const known = this.#uploaded.epoch === epoch ? this.#uploaded.n : 0;
+    const n = this.#options.trust.revocations(owner).lastIndexOf(last) + 1;
+    this.#uploaded = { epoch, n: Math.max(known, n) };
   }
 
   /** The receiver asks for what it lacks between its list and this. */

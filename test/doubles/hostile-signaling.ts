@@ -1,7 +1,8 @@
 /**
  * A signaling server that keeps none of the promises: it signs anybody in, introduces anybody to anybody, makes
  * tickets as it likes and may change whatever it relays. Without hooks it behaves, so each attack has an honest
- * control. It is a real WebSocket server, so that installed cocoons can be pointed at it.
+ * control; but of revocations it tells nobody anything. It is a real WebSocket server, so that installed cocoons can
+ * be pointed at it.
  */
 
 import { once } from 'node:events';
@@ -11,7 +12,9 @@ import type { AddressInfo } from 'node:net';
 import type {
   ClientMessage,
   DeviceEntry,
+  ProvenShare,
   ServerMessage,
+  ShareProof,
   SignalPayload,
   SigningKey,
 } from '@cocoon-mesh/protocol';
@@ -21,10 +24,15 @@ import {
   encode,
   generateSigningKey,
   limits,
+  peekGrant,
   randomBytes,
   serverMessageSchema,
+  signReceipt,
   signTicket,
   toBase64Url,
+  verifyDeviceRecord,
+  verifyMembership,
+  verifyShare,
 } from '@cocoon-mesh/protocol';
 import { WebSocket, WebSocketServer } from 'ws';
 
@@ -33,6 +41,8 @@ export interface HostileHooks {
   relay?: (payload: SignalPayload, from: string, to: string) => SignalPayload | null;
   /** Changes what is told of a device. */
   describe?: (entry: DeviceEntry) => DeviceEntry;
+  /** Says nothing of a share to this peer. */
+  hidesShareFrom?: (peerId: string) => boolean;
   /** Gives another server nonce than a random one. */
   challenge?: () => string;
   /** Gives another ticket than a fresh one. */
@@ -53,6 +63,12 @@ interface Client {
   clientNonce: string;
   serverNonce: string;
   time: number;
+  owner: string;
+}
+
+interface KnownShare {
+  readonly proof: ShareProof;
+  readonly proven: ProvenShare;
 }
 
 export class HostileSignaling {
@@ -61,11 +77,16 @@ export class HostileSignaling {
   readonly signIns: SignIn[] = [];
   /** Every ticket it made. */
   readonly tickets: string[] = [];
+  /** Everything that was sent to it, but pings and what it relays. */
+  readonly received: { readonly from: string; readonly message: ClientMessage }[] = [];
   readonly #http: Server;
   readonly #sockets: WebSocketServer;
   readonly #key: SigningKey;
   readonly #clients = new Map<string, Client>();
   readonly #entries = new Map<string, DeviceEntry>();
+  readonly #shares: KnownShare[] = [];
+  /** Records for other owners, by PeerId and owner. */
+  readonly #audienceRecords = new Map<string, string>();
   readonly #introduced = new Map<string, readonly [offerer: string, answerer: string]>();
   readonly #intercepted = new Map<string, (payload: SignalPayload) => void>();
   readonly #waiting = new Set<{ test: () => boolean; done: () => void }>();
@@ -86,6 +107,11 @@ export class HostileSignaling {
 
   get url(): string {
     return `ws://127.0.0.1:${(this.#http.address() as AddressInfo).port}/ws`;
+  }
+
+  /** What setup tokens must name. */
+  get receiptKey(): Uint8Array {
+    return this.#key.publicKey;
   }
 
   entry(peerId: string): DeviceEntry {
@@ -149,7 +175,7 @@ export class HostileSignaling {
   }
 
   #connected(socket: WebSocket): void {
-    const client: Client = { socket, peerId: '', clientNonce: '', serverNonce: '', time: 0 };
+    const client: Client = { socket, peerId: '', clientNonce: '', serverNonce: '', time: 0, owner: '' };
     socket.on('message', (data: Buffer) => {
       const message = decode(clientMessageSchema, new Uint8Array(data), 1 << 20);
       void this.#message(client, message).finally(() => this.#look());
@@ -167,6 +193,8 @@ export class HostileSignaling {
   }
 
   async #message(client: Client, message: ClientMessage): Promise<void> {
+    if (message.type !== 'ping' && message.type !== 'signal')
+      this.received.push({ from: client.peerId, message });
     switch (message.type) {
       case 'sign_in':
         client.peerId = message.peer_id;
@@ -176,10 +204,17 @@ export class HostileSignaling {
         return write(client.socket, { type: 'challenge', nonce: client.serverNonce, time: client.time });
       case 'sign_in_proof':
         return this.#signedIn(client, message);
-      case 'record': {
-        const entry = this.entry(client.peerId);
-        return this.#tell({ ...entry, record: message.record });
-      }
+      case 'record':
+        return this.#record(client, message.record);
+      case 'membership':
+        return this.#tell({ ...this.entry(client.peerId), membership: message.membership });
+      case 'issue':
+        this.send(message.peer_id, { type: 'membership', membership: message.membership });
+        return this.#tell({ ...this.entry(message.peer_id), membership: message.membership });
+      case 'share':
+        return this.#share(message.share);
+      case 'claim':
+        return this.#claim(client, message);
       case 'introduce':
         return this.#introduce(client, message.id, message.peer_id);
       case 'signal':
@@ -190,18 +225,54 @@ export class HostileSignaling {
     }
   }
 
-  #signedIn(client: Client, message: ClientMessage & { type: 'sign_in_proof' }): void {
+  async #record(client: Client, record: string): Promise<void> {
+    const { audience } = await verifyDeviceRecord(record, client.peerId);
+    if (audience === undefined) return this.#tell({ ...this.entry(client.peerId), record });
+    this.#audienceRecords.set(`${client.peerId} ${audience}`, record);
+    this.#tell(this.entry(client.peerId));
+  }
+
+  async #claim(client: Client, { id, redemption }: ClientMessage & { type: 'claim' }): Promise<void> {
+    const { redeemer } = redemption;
+    const receipt = await this.#receipt(redemption.grant, redeemer);
+    write(client.socket, { type: 'claimed', id, receipt });
+    await this.#share({ kind: 'claim', redemption, receipt });
+  }
+
+  /** The newest between the same two counts. */
+  async #share(proof: ShareProof): Promise<void> {
+    const proven = await verifyShare(proof, 0);
+    const { cocoon, coOwner, owner } = proven;
+    const old = this.#shares.findIndex(
+      (each) => each.proven.cocoon === cocoon && each.proven.coOwner === coOwner,
+    );
+    if (old >= 0) this.#shares.splice(old, 1);
+    this.#shares.push({ proof, proven });
+    for (const client of this.#clients.values())
+      if (client.owner === owner && this.hooks.hidesShareFrom?.(client.peerId) !== true)
+        this.send(client.peerId, { type: 'share', share: proof });
+    const entry = this.#entries.get(cocoon);
+    if (entry) this.#tell(entry);
+  }
+
+  async #signedIn(client: Client, message: ClientMessage & { type: 'sign_in_proof' }): Promise<void> {
     const { peerId, clientNonce, serverNonce, time } = client;
     this.signIns.push({ peerId, clientNonce, serverNonce, time, signature: message.signature });
-    if (!message.membership) return client.socket.close(1008);
-    this.#clients.set(peerId, client);
     const now = Math.floor(Date.now() / 1000);
+    const { redemption } = message;
+    const receipt = redemption && (await this.#receipt(redemption.grant, redemption.redeemer));
+    const membership =
+      message.membership ??
+      (redemption && receipt ? ({ kind: 'claim', redemption, receipt } as const) : null);
+    if (!membership) return client.socket.close(1008);
+    client.owner = await ownerOf(membership, peerId);
+    this.#clients.set(peerId, client);
     this.#tell({
       peer_id: peerId,
       online: true,
       load: 0,
       record: message.record,
-      membership: message.membership,
+      membership,
       last_seen: now,
     });
     const key = toBase64Url(this.#key.publicKey);
@@ -211,16 +282,38 @@ export class HostileSignaling {
       ticket_key: key,
       receipt_key: key,
       access_token: 'none',
-      devices: [...this.#entries.values()].map((entry) => this.#described(entry)),
+      ...(receipt === undefined ? {} : { receipt }),
+      devices: [...this.#entries.values()].flatMap((entry) => this.#seenBy(client, entry) ?? []),
+      shares: this.#shares
+        .filter(({ proven }) => proven.owner === client.owner && this.hooks.hidesShareFrom?.(peerId) !== true)
+        .map(({ proof }) => proof),
       revocations: [],
     });
   }
 
-  /** Everybody hears of everybody. */
+  async #receipt(grantJws: string, redeemer: string): Promise<string> {
+    const { jti } = peekGrant(grantJws);
+    return signReceipt(this.#key, { jti, redeemer, now: Math.floor(Date.now() / 1000) });
+  }
+
   #tell(entry: DeviceEntry): void {
     this.#entries.set(entry.peer_id, entry);
-    for (const peerId of this.#clients.keys())
-      if (peerId !== entry.peer_id) this.send(peerId, { type: 'device', device: this.#described(entry) });
+    for (const client of this.#clients.values()) {
+      const device = client.peerId === entry.peer_id ? null : this.#seenBy(client, entry);
+      if (device) this.send(client.peerId, { type: 'device', device });
+    }
+  }
+
+  /** Everybody hears of everybody; of a cocoon that is shared with it, what that wrote for it. */
+  #seenBy(client: Client, entry: DeviceEntry): DeviceEntry | null {
+    const share = this.#shareOf(entry.peer_id, client.owner);
+    if (!share) return this.#described(entry);
+    const record = this.#audienceRecords.get(`${entry.peer_id} ${client.owner}`);
+    return record ? this.#described({ ...entry, record, share }) : null;
+  }
+
+  #shareOf(cocoon: string, coOwner: string): ShareProof | undefined {
+    return this.#shares.find(({ proven }) => proven.cocoon === cocoon && proven.coOwner === coOwner)?.proof;
   }
 
   #described(entry: DeviceEntry): DeviceEntry {
@@ -231,13 +324,11 @@ export class HostileSignaling {
     const fresh = await this.mint(client.peerId, answerer);
     const ticket = this.hooks.ticket?.(fresh, client.peerId, answerer) ?? fresh;
     this.#introduced.set(jtiOf(ticket), [client.peerId, answerer]);
-    write(client.socket, {
-      type: 'introduction',
-      id,
-      ticket,
-      device: this.#described(this.entry(answerer)),
-    });
-    this.introduce(answerer, ticket, this.#described(this.entry(client.peerId)));
+    const shown = this.#seenBy(client, this.entry(answerer)) ?? this.#described(this.entry(answerer));
+    write(client.socket, { type: 'introduction', id, ticket, device: shown });
+    const share = this.#shareOf(answerer, client.owner);
+    const offerer = { ...this.entry(client.peerId), ...(share ? { share } : {}) };
+    this.introduce(answerer, ticket, this.#described(offerer));
   }
 
   #relay(client: Client, jti: string, payload: SignalPayload): void {
@@ -266,6 +357,15 @@ export function swapFingerprint(payload: SignalPayload): SignalPayload {
     (_, head: string, digits: string) => head + digits.split(':').toReversed().join(':'),
   );
   return { ...payload, sdp };
+}
+
+/** Nobody's, when it proves nothing: it is let in all the same. */
+async function ownerOf(membership: DeviceEntry['membership'], peerId: string): Promise<string> {
+  try {
+    return (await verifyMembership(membership, peerId, 0)).owner;
+  } catch {
+    return '';
+  }
 }
 
 export function jtiOf(ticket: string): string {

@@ -7,7 +7,7 @@ import type { OwnerKeys, SignalPayload } from '@cocoon-mesh/protocol';
 import { ResetCode, httpProtocol, toMeshError } from '@cocoon-mesh/protocol';
 import { HostileSignaling, jtiOf } from '../doubles/hostile-signaling.ts';
 import type { Peer } from './two-peers.ts';
-import { listed, newOwner, startPeer } from './two-peers.ts';
+import { listed, newOwner, startPeer, when } from './two-peers.ts';
 
 /** Its streams are taken and left open. */
 const heldProtocol = '/cocoon/held/1';
@@ -188,19 +188,4 @@ async function connected(mesh: Mesh): Promise<void> {
 
 async function gone(mesh: Mesh, peerId: string): Promise<void> {
   await when(mesh, 'devices', () => !mesh.devices().some((each) => each.peerId === peerId && each.online));
-}
-
-async function when(
-  mesh: Mesh,
-  event: 'session' | 'signaling' | 'devices',
-  test: () => boolean,
-): Promise<void> {
-  if (test()) return;
-  await new Promise<void>((resolve) => {
-    const forget = mesh.on(event, () => {
-      if (!test()) return;
-      forget();
-      resolve();
-    });
-  });
 }

@@ -1,10 +1,18 @@
-/** Two or more meshes in one process, of one owner, on real engines: what the stories in this folder start from. */
+/** Meshes in one process on real engines: what the stories in this folder start from. */
 
-import type { Mesh, MeshStore, SelfDescription, Standing, TrustState } from '@cocoon-mesh/mesh';
+import type {
+  Mesh,
+  MeshEvents,
+  MeshOptions,
+  MeshStore,
+  SelfDescription,
+  Standing,
+  TrustState,
+} from '@cocoon-mesh/mesh';
 import { createMesh } from '@cocoon-mesh/mesh';
 import type { Engine } from '@cocoon-mesh/mesh';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
-import type { MembershipProof, OwnerKeys, SigningKey } from '@cocoon-mesh/protocol';
+import type { MembershipProof, OwnerKeys, Rights, SigningKey } from '@cocoon-mesh/protocol';
 import {
   createOwnerSecret,
   generateSigningKey,
@@ -19,6 +27,7 @@ export interface Peer {
   readonly key: SigningKey;
   readonly mesh: Mesh;
   readonly membership: MembershipProof;
+  readonly store: MemoryStore;
 }
 
 export async function newOwner(): Promise<OwnerKeys> {
@@ -66,7 +75,7 @@ export async function standingOf(peerId: string, proof: MembershipProof): Promis
   return { peerId, membership, share: null, relation: 'own', rights, expires };
 }
 
-export interface PeerOptions {
+export interface PeerOptions extends Partial<Pick<MeshOptions, 'signs' | 'policy' | 'token'>> {
   readonly owner: OwnerKeys;
   readonly engine: Engine;
   readonly signalingUrl: string;
@@ -76,33 +85,53 @@ export interface PeerOptions {
   readonly logged?: (message: string) => void;
   /** Of the membership, seconds since 1970. */
   readonly expires?: number;
+  /** Of the membership. */
+  readonly rights?: Rights;
+  /** Of a peer that was there before; its membership is used. */
+  readonly store?: MemoryStore;
 }
 
 export async function startPeer(options: PeerOptions): Promise<Peer> {
+  const { owner, engine, signalingUrl, name, signs, policy, token } = options;
   const key = options.key ?? (await generateSigningKey());
-  const now = Math.floor(systemClock.now() / 1000);
-  const membership = await signMembership(options.owner, {
-    peerId: key.peerId,
-    serial: 1,
-    rights: memberRights,
-    now,
-    ...(options.expires === undefined ? {} : { expires: options.expires }),
-  });
+  const store =
+    options.store ?? new MemoryStore(token ? null : await membershipOf(owner, key.peerId, options));
   const mesh = await createMesh({
     key,
-    engine: options.engine,
+    engine,
     iceServers: [],
-    signalingUrl: options.signalingUrl,
+    signalingUrl,
     openSocket: nodeSignalingSocket,
-    self: { kind: 'cocoon', name: options.name, services: [], capabilities: [], ...options.self },
-    store: new MemoryStore(membership),
+    self: { kind: 'cocoon', name, services: [], capabilities: [], ...options.self },
+    store,
+    ...(signs ? { signs } : {}),
+    ...(policy ? { policy } : {}),
+    ...(token ? { token } : {}),
     clock: systemClock,
     log: (level, message, fields) =>
-      options.logged?.(`${options.name} ${level} ${message} ${JSON.stringify(fields ?? {})}`),
+      options.logged?.(`${name} ${level} ${message} ${JSON.stringify(fields ?? {})}`),
   });
   mesh.start();
   await mesh.ready(AbortSignal.timeout(10_000));
-  return { key, mesh, membership };
+  const { membership } = store;
+  if (!membership) throw new Error(`${name} has no membership`);
+  return { key, mesh, membership, store };
+}
+
+/** What an owner signs for a device of its own. */
+export async function membershipOf(
+  owner: OwnerKeys,
+  peerId: string,
+  { expires, rights = memberRights, serial = 1 }: { expires?: number; rights?: Rights; serial?: number } = {},
+): Promise<MembershipProof> {
+  const now = Math.floor(systemClock.now() / 1000);
+  return signMembership(owner, {
+    peerId,
+    serial,
+    rights,
+    now,
+    ...(expires === undefined ? {} : { expires }),
+  });
 }
 
 /** Resolves when the mesh lists this device as online. */
@@ -112,6 +141,18 @@ export async function listed(mesh: Mesh, peerId: string): Promise<void> {
   await new Promise<void>((resolve) => {
     const forget = mesh.on('devices', () => {
       if (!there()) return;
+      forget();
+      resolve();
+    });
+  });
+}
+
+/** Resolves when something holds; looked at after every event of this kind. */
+export async function when(mesh: Mesh, event: keyof MeshEvents, holds: () => boolean): Promise<void> {
+  if (holds()) return;
+  await new Promise<void>((resolve) => {
+    const forget = mesh.on(event, () => {
+      if (!holds()) return;
       forget();
       resolve();
     });
