@@ -52,6 +52,10 @@ export class OwnerMesh {
   isConnected = true;
   /** Next hand-out fails with it. */
   failing: MeshError | null = null;
+  /** Nothing can be told. */
+  deaf: MeshError | null = null;
+  /** Nobody of the epoch before is known any more. */
+  isForgetful = false;
   readonly issued: string[] = [];
   readonly handlers = new Map<string, StreamHandler>();
   /** Other devices by PeerId, for streams. */
@@ -115,11 +119,11 @@ export class OwnerMesh {
   }
 
   members(): ProvenMembership[] {
-    return this.known.map(({ member }) => member);
+    return this.isForgetful ? [] : this.known.map(({ member }) => member);
   }
 
   shares(): ProvenShare[] {
-    return this.sharesKnown;
+    return this.isForgetful ? [] : this.sharesKnown;
   }
 
   provisional(): { memberships: ProvenMembership[]; shares: ProvenShare[] } {
@@ -151,6 +155,7 @@ export class OwnerMesh {
   }
 
   async tellOwner(records: OwnerRecords | undefined, list: readonly string[]): Promise<void> {
+    if (this.deaf) throw this.deaf;
     if (records) {
       if (records.length > (this.ownerRecords?.length ?? 0)) this.list = [];
       this.ownerRecords = records;

@@ -3,16 +3,19 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import type { OwnerKeys } from '@cocoon-mesh/protocol';
+import type { MeshError, OwnerKeys } from '@cocoon-mesh/protocol';
 import {
   allows,
+  coOwnerRights,
   createOwnerSecret,
   createSetupToken,
   memberRights,
   ownerKeys,
   readSetupToken,
   redeem,
+  rotateOwner,
   secretToText,
+  signMembership,
   signReceipt,
   signingKeyFromSeed,
   randomBytes,
@@ -22,7 +25,7 @@ import { Home } from './home.ts';
 import { openIdentityKey } from './identity-key.ts';
 import { OwnersFile } from './mesh-store.ts';
 import type { Ownership } from './ownership.ts';
-import { retireSecret, settleOwnership } from './ownership.ts';
+import { retireSecret, settleOwnership, useSecret } from './ownership.ts';
 
 const now = 1_800_000_000;
 let folder: string;
@@ -57,6 +60,41 @@ async function settle(
 async function newOwner(): Promise<{ keys: OwnerKeys; text: string }> {
   const { secret } = await createOwnerSecret();
   return { keys: await ownerKeys(secret), text: await secretToText(secret) };
+}
+
+/** The same owner after a rotation. */
+async function rotated(): Promise<{ old: string; fresh: string; keys: OwnerKeys; oldKeys: OwnerKeys }> {
+  const { secret, recoveryCode } = await createOwnerSecret();
+  const next = (await createOwnerSecret()).secret;
+  const oldKeys = await ownerKeys(secret);
+  const keys = await rotateOwner(oldKeys.records, recoveryCode, next);
+  const fresh = await secretToText({ ...next, records: keys.records });
+  return { old: await secretToText(secret), fresh, keys, oldKeys };
+}
+
+async function use(secret: string): Promise<string> {
+  const owners = await OwnersFile.open(home.owners);
+  return useSecret({
+    home,
+    owners,
+    key: await openIdentityKey(home.identityKey),
+    now,
+    token: null,
+    secret,
+  });
+}
+
+async function coOwnTokenOf(keys: OwnerKeys): Promise<string> {
+  const { token } = await createSetupToken(keys, {
+    scope: 'co-own',
+    rights: coOwnerRights,
+    cocoon: (await signingKeyFromSeed(randomBytes(32))).peerId,
+    now,
+    expires: now + 3600,
+    signaling: 'ws://127.0.0.1:7400/ws',
+    receiptKey: (await signingKeyFromSeed(receiptSeed)).publicKey,
+  });
+  return token;
 }
 
 async function tokenOf(keys: OwnerKeys): Promise<string> {
@@ -202,5 +240,139 @@ describe('a secret in the environment', () => {
     assert.equal(ownership.keys?.id, keys.id);
     assert.equal(owners.owners.selfMade, false);
     assert.ok(await stat(home.replacedSecret));
+  });
+});
+
+describe('a token with which another owner shares a cocoon', () => {
+  test('makes a fresh device its own owner, who is to claim', async () => {
+    const { keys } = await newOwner();
+    const token = await coOwnTokenOf(keys);
+    const { ownership } = await settle({ token });
+    assert.notEqual(ownership.keys?.id, keys.id);
+    assert.ok(ownership.keys && ownership.recoveryCode);
+    assert.deepEqual([ownership.token, ownership.claim?.owner.id], [null, keys.id]);
+  });
+
+  test('is claimed by the owner that the device has, and only once', async () => {
+    const first = await settle();
+    const token = await coOwnTokenOf((await newOwner()).keys);
+    const { ownership, owners } = await settle({ token });
+    assert.equal(ownership.keys?.id, first.ownership.keys?.id);
+    assert.ok(ownership.claim);
+    await owners.noteClaim(ownership.claim.grant.jti, 'ws://10.0.0.1:7400/ws');
+    const again = await settle({ token });
+    assert.equal(again.ownership.claim, null);
+    assert.equal(again.owners.owners.signalingUrl, 'ws://10.0.0.1:7400/ws');
+  });
+
+  test('of one’s own cocoon is not needed', async () => {
+    const { ownership } = await settle();
+    assert.ok(ownership.keys);
+    const again = await settle({ token: await coOwnTokenOf(ownership.keys) });
+    assert.deepEqual([again.ownership.claim, again.ownership.notes.length], [null, 1]);
+  });
+
+  test('is refused where the secret of the owner who would claim is not', async () => {
+    const { keys } = await newOwner();
+    const token = await tokenOf(keys);
+    const { owners } = await settle({ token });
+    await redeemIt(token, owners);
+    const shared = await coOwnTokenOf((await newOwner()).keys);
+    await assert.rejects(settle({ token: shared }), { code: 'owner_key_offline' });
+  });
+});
+
+describe('a secret that is taken over', () => {
+  test('makes the device one of its owner at the next start', async () => {
+    const { keys, text } = await newOwner();
+    assert.equal(await use(`  ${text}\n`), keys.id);
+    assert.equal((await stat(home.secret)).mode & 0o777, 0o600);
+    const { ownership, owners } = await settle();
+    assert.deepEqual([ownership.keys?.id, ownership.recoveryCode], [keys.id, null]);
+    assert.equal(owners.owners.selfMade, false);
+  });
+
+  test('makes an enrolled device of the same owner one that signs, and is refused by those of another', async () => {
+    const { keys, text } = await newOwner();
+    const token = await tokenOf(keys);
+    const { owners } = await settle({ token });
+    await redeemIt(token, owners);
+    await assert.rejects(use((await newOwner()).text), { code: 'already_owned' });
+    assert.equal((await settle()).ownership.keys, null);
+    await use(text);
+    assert.equal((await settle()).ownership.keys?.id, keys.id);
+  });
+
+  test('is refused with what is wrong, and nothing is changed', async () => {
+    await settle();
+    const before = await readFile(home.secret, 'utf8');
+    const { text } = await newOwner();
+    for (const [wrong, why] of [
+      ['', /starts with/],
+      [text.slice(0, -9), /not complete/],
+      [`${text}AAAA`, /too long/],
+      [text.slice(0, -7) + (text.at(-7) === 'A' ? 'B' : 'A') + text.slice(-6), /typing error/],
+    ] as const)
+      await assert.rejects(use(wrong), (error: MeshError) => {
+        assert.equal(error.code, 'key_corrupt');
+        assert.match(error.message, why);
+        assert.ok(wrong === '' || !error.message.includes(wrong.slice(20, 60)));
+        return true;
+      });
+    assert.equal(await readFile(home.secret, 'utf8'), before);
+  });
+});
+
+describe('a secret that was replaced by a newer one', () => {
+  test('gives way to it, whether it is taken over or stands in the environment, and does not come back', async () => {
+    for (const take of [use, async (secret: string) => void (await settle({ secret }))]) {
+      const { old, fresh, keys } = await rotated();
+      await use(old);
+      await take(fresh);
+      const { ownership, owners } = await settle({ secret: old });
+      assert.equal(ownership.keys?.epoch, 1);
+      assert.equal(ownership.notes.length, 1);
+      assert.equal((await readFile(home.secret, 'utf8')).trim(), fresh);
+      await assert.rejects(use(old), { code: 'key_corrupt' });
+      const membership = await owners.loadMembership();
+      assert.ok(membership);
+      const newest = { epoch: 1, keeps: [] };
+      const { peerId } = await openIdentityKey(home.identityKey);
+      assert.equal((await verifyMembership(membership, peerId, now, newest)).owner, keys.id);
+      await rm(folder, { recursive: true });
+      home = new Home(folder);
+      await home.create();
+    }
+  });
+
+  test('signs nothing any more once the device has heard of that, and is put away with a note', async () => {
+    const { old, keys, oldKeys } = await rotated();
+    await use(old);
+    const owners = await OwnersFile.open(home.owners);
+    await owners.saveTrust({
+      v: 1,
+      time: now,
+      owners: {
+        [oldKeys.id]: { records: keys.records, revocations: [], loose: [], memberships: [], redeemers: {} },
+      },
+      shares: [],
+    });
+    const { ownership } = await settle();
+    assert.deepEqual([ownership.keys, ownership.notes.length], [null, 1]);
+    assert.equal((await readFile(home.replacedSecret, 'utf8')).trim(), old);
+    await assert.rejects(stat(home.secret));
+    // A start with it in the environment is no way back.
+    assert.equal((await settle({ secret: old })).ownership.keys, null);
+  });
+
+  test('is found out by the membership that came with the new one, too', async () => {
+    const { old, keys } = await rotated();
+    await use(old);
+    const owners = await OwnersFile.open(home.owners);
+    const { peerId } = await openIdentityKey(home.identityKey);
+    await owners.saveMembership(await signMembership(keys, { peerId, serial: 1, rights: memberRights, now }));
+    const { ownership, owners: after } = await settle();
+    assert.equal(ownership.keys, null);
+    assert.deepEqual(await after.loadMembership(), await owners.loadMembership());
   });
 });

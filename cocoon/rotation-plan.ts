@@ -11,8 +11,8 @@ import { writePrivateFile } from './atomic-file.ts';
 import { isMissing } from './key-file.ts';
 
 export interface RotationPlan {
-  /** Of the new secret. */
-  readonly epoch: number;
+  /** SHA-256 (base64url) of the owner record that comes with the new secret: another one is another rotation. */
+  readonly record: string;
   /** The first of the new epoch: what was ended before stays ended. */
   readonly revocations: readonly string[];
   /** Of the epoch before, with the rights they are to have. */
@@ -22,17 +22,17 @@ export interface RotationPlan {
 
 /** Null when there is none. @throws MeshError database_corrupt | key_unreadable; the file is left as it is */
 export async function readPlan(path: string): Promise<RotationPlan | null> {
-  let text: string;
+  let content: string;
   try {
-    text = await readFile(path, 'utf8');
+    content = await readFile(path, 'utf8');
   } catch (cause) {
     if (isMissing(cause)) return null;
     throw new MeshError('key_unreadable', `${path} cannot be read`, { cause });
   }
   try {
-    const plan = fields(JSON.parse(text));
+    const plan = fields(JSON.parse(content));
     return {
-      epoch: number(plan['epoch']),
+      record: text(plan['record']),
       revocations: check(revocationListField, plan['revocations']),
       members: list(plan['members']).map(memberOf),
       shares: list(plan['shares']).map(shareOf),

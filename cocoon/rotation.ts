@@ -9,6 +9,7 @@ import type { Clock, OwnerKeys, ProvenMembership, ProvenShare, Rights } from '@c
 import {
   MeshError,
   createOwnerSecret,
+  hashObject,
   limits,
   randomBytes,
   renewRevocations,
@@ -103,7 +104,7 @@ export class Rotation {
         without: new Set(without),
         madeMs: clock.monotonic(),
       };
-      const plan = this.#planOf(this.#pending, []);
+      const plan = this.#planOf(this.#pending);
       const nameOf = (peerId: string): string | null =>
         mesh.devices().find((device) => device.peerId === peerId)?.name ?? null;
       return {
@@ -132,8 +133,11 @@ export class Rotation {
           hint: 'Nothing has changed. Run `cocoon secret rotate` again.',
         });
       const ended = await verifyRevocations(mesh.revocations(), await verifyOwnerRecords(keys.records));
-      const revocations = await renewRevocations(pending.keys, ended);
-      await writePlan(home.rotation, this.#planOf(pending, revocations));
+      await writePlan(home.rotation, {
+        ...this.#planOf(pending),
+        record: await newestRecordOf(pending.keys),
+        revocations: await renewRevocations(pending.keys, ended),
+      });
       await replaceSecret(home, pending.secretText);
       // From here on it has happened; the rest can wait and be repeated.
       keyring.replace(pending.keys);
@@ -157,8 +161,8 @@ export class Rotation {
   async #carryOut(keys: OwnerKeys): Promise<RotationResult> {
     const { home, mesh, log } = this.#options;
     const plan = await readPlan(home.rotation);
-    // One of another epoch is of a rotation that ended before its secret was written: it never happened.
-    if (plan?.epoch !== keys.epoch) {
+    // One of another record is of a rotation that ended before its secret was written: it never happened.
+    if (plan?.record !== (await newestRecordOf(keys))) {
       this.#isOpen = false;
       return { signed: 0, waiting: 0 };
     }
@@ -208,14 +212,12 @@ export class Rotation {
     return left;
   }
 
-  #planOf({ keys, without }: Pending, revocations: readonly string[]): RotationPlan {
+  #planOf({ keys, without }: Pending): Pick<RotationPlan, 'members' | 'shares'> {
     const { mesh } = this.#options;
     const members = mesh.members().filter(({ peerId }) => !without.has(peerId));
     // This device first: the others judge by what it shows.
     const isOwn = ({ peerId }: ProvenMembership): number => (peerId === mesh.peerId ? 0 : 1);
     return {
-      epoch: keys.epoch,
-      revocations,
       members: members
         .toSorted((one, other) => isOwn(one) - isOwn(other))
         .map((member) => (isOwn(member) === 0 ? member : { ...member, rights: withoutAdmin(member.rights) })),
@@ -241,6 +243,10 @@ export class Rotation {
       return made.grantHash;
     });
   }
+}
+
+async function newestRecordOf({ records }: OwnerKeys): Promise<string> {
+  return toBase64Url(await hashObject(records.at(-1) ?? ''));
 }
 
 /**

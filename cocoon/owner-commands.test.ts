@@ -1,0 +1,230 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, beforeEach, describe, test } from 'node:test';
+import type { SetupToken } from '@cocoon-mesh/protocol';
+import { MeshError, createSetupToken, memberRights, readSetupToken } from '@cocoon-mesh/protocol';
+import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
+import { Home } from './home.ts';
+import { OwnersFile } from './mesh-store.ts';
+import { OwnerCommands } from './owner-commands.ts';
+import { OwnerDesk } from './owner-desk.ts';
+import { OwnerKeyring } from './owner-keyring.ts';
+import {
+  OwnerMesh,
+  auditLines,
+  claimedShare,
+  newOwner,
+  newPeerId,
+  receiptKey,
+} from './owner-mesh.contract.ts';
+import { Rotation } from './rotation.ts';
+
+const self = await newPeerId();
+const box = await newPeerId();
+const tab = await newPeerId();
+const gpu = await newPeerId();
+const { keys } = await newOwner();
+const { keys: anna } = await newOwner();
+const folder = await mkdtemp(join(tmpdir(), 'cocoon-commands-'));
+after(() => rm(folder, { recursive: true, force: true }));
+
+let clock: SteppedClock;
+let mesh: OwnerMesh;
+let owners: OwnersFile;
+let keyring: OwnerKeyring;
+let commands: OwnerCommands;
+
+beforeEach(async () => {
+  clock = new SteppedClock();
+  mesh = new OwnerMesh(self, keys, clock);
+  mesh.add({ peerId: self });
+  mesh.add({ peerId: box });
+  mesh.add({ peerId: tab }, { kind: 'browser' });
+  const home = new Home(await mkdtemp(join(folder, 'home-')));
+  owners = await OwnersFile.open(home.owners);
+  keyring = new OwnerKeyring(keys);
+  keyring.follow(() => mesh.ownerRecords);
+  const log = () => undefined;
+  const shared = {
+    mesh: mesh.mesh,
+    keyring,
+    owners,
+    home,
+    clock,
+    log,
+    signalingUrl: 'ws://10.0.0.1:7400/ws',
+  };
+  const desk = new OwnerDesk({ ...shared, audit: auditLines(), noteToken: async () => undefined });
+  commands = new OwnerCommands({ ...shared, desk, rotation: new Rotation({ ...shared, desk }) });
+});
+
+function now(): number {
+  return Math.floor(clock.now() / 1000);
+}
+
+function nameOf(peerId: string): string {
+  return peerId.slice(-6);
+}
+
+/** What the mesh does with a claim, when signaling gives its receipt. */
+function acceptClaims(): void {
+  mesh.mesh.claim = async (token: SetupToken) => {
+    const { share } = await claimedShare(anna, keys, token.grant.cocoon ?? '', now());
+    const taken = { ...share, jti: token.grant.jti };
+    mesh.sharesKnown = [...mesh.sharesKnown, taken];
+    return taken;
+  };
+}
+
+async function shareWithMe(): Promise<string> {
+  return (await claimedShare(anna, keys, gpu, now())).token;
+}
+
+describe('a token', () => {
+  const ask = { scope: 'co-own', expires_s: 600, admin: false, services: ['web'], capabilities: [] };
+
+  test('for another owner names the cocoon as its user does', async () => {
+    const { token } = await commands.makeToken({ ...ask, cocoon: nameOf(box) });
+    assert.equal((await readSetupToken(token)).grant.cocoon, box);
+  });
+
+  test('is not made for what cannot be shared: a browser, a device that is not there, somebody else’s cocoon', async () => {
+    await assert.rejects(commands.makeToken({ ...ask, cocoon: nameOf(tab) }), { code: 'usage' });
+    await assert.rejects(commands.makeToken({ ...ask, cocoon: 'nobody' }), { code: 'device_not_found' });
+    await assert.rejects(commands.makeToken(ask), { code: 'usage' });
+    mesh.sharesKnown = [(await claimedShare(anna, keys, gpu, now())).share];
+    const refused = assert.rejects(commands.makeToken({ ...ask, cocoon: gpu }), (error: MeshError) => {
+      assert.deepEqual([error.code, error.exitCode], ['denied', 4]);
+      return true;
+    });
+    await refused;
+  });
+});
+
+describe('a claim', () => {
+  test('says which cocoon it is and what may be used, and is remembered', async () => {
+    acceptClaims();
+    const token = await shareWithMe();
+    const answer = await commands.claim(token);
+    assert.deepEqual(answer, {
+      cocoon: { name: nameOf(gpu), peer_id: gpu, online: true },
+      owner: anna.id,
+      rights: 'everything but passing it on',
+      services: null,
+      capabilities: null,
+      until: null,
+    });
+    const { grant } = await readSetupToken(token);
+    assert.deepEqual(owners.owners.redeemed, [grant.jti]);
+    // Once more it is an answer, and no second redemption.
+    mesh.mesh.claim = async () => assert.fail('redeemed twice');
+    assert.deepEqual(await commands.claim(token), answer);
+  });
+
+  test('is refused with what is wrong: none, a token for a device, of my own', async () => {
+    const terms = {
+      scope: 'enroll',
+      rights: memberRights,
+      now: now(),
+      expires: now() + 60,
+      signaling: 'ws://127.0.0.1:7400/ws',
+      receiptKey: receiptKey.publicKey,
+    } as const;
+    const { token: enrolling } = await createSetupToken(anna, terms);
+    const { token: own } = await claimedShare(keys, anna, box, now());
+    for (const [text, code] of [
+      ['nonsense', 'token_malformed'],
+      [enrolling, 'token_invalid'],
+      [own, 'token_invalid'],
+    ] as const)
+      await assert.rejects(commands.claim(text), { code });
+    assert.deepEqual(owners.owners.redeemed, []);
+  });
+
+  test('needs the secret of the owner who claims', async () => {
+    mesh.ownerRecords = [...keys.records, 'next'];
+    await assert.rejects(commands.claim(await shareWithMe()), { code: 'owner_key_offline' });
+  });
+});
+
+describe('other owners', () => {
+  test('are listed with what they may use, and those who share with me are not among them', async () => {
+    const { share } = await claimedShare(keys, anna, box, now());
+    mesh.sharesKnown = [share, (await claimedShare(anna, keys, gpu, now())).share];
+    assert.deepEqual(commands.owners(), [
+      {
+        owner: anna.id,
+        cocoons: [
+          {
+            name: nameOf(box),
+            peer_id: box,
+            rights: 'everything but passing it on',
+            services: null,
+            capabilities: null,
+            since: new Date(now() * 1000).toISOString(),
+            until: null,
+            provisional: true,
+          },
+        ],
+      },
+    ]);
+  });
+
+  test('are removed by their id or its beginning, when it means one', async () => {
+    const { keys: bert } = await newOwner();
+    mesh.sharesKnown = [
+      (await claimedShare(keys, anna, box, now())).share,
+      (await claimedShare(keys, bert, box, now())).share,
+    ];
+    for (const text of ['own_', 'own_nobody', ''])
+      await assert.rejects(commands.removeOwner(text), {
+        code: text === 'own_' ? 'usage' : 'owner_not_found',
+      });
+    assert.deepEqual(await commands.removeOwner(anna.id.slice(0, 14)), { owner: anna.id });
+    assert.deepEqual(await commands.removeOwner(bert.id.slice(4, 14)), { owner: bert.id });
+    assert.deepEqual(
+      (await mesh.entries()).map(({ kind, subject }) => [kind, subject]),
+      [
+        ['owner', anna.id],
+        ['owner', bert.id],
+      ],
+    );
+  });
+});
+
+describe('a revocation', () => {
+  test('names a device of mine, or a cocoon that is given back', async () => {
+    mesh.sharesKnown = [(await claimedShare(anna, keys, gpu, now())).share];
+    assert.deepEqual(await commands.revoke(nameOf(box), false), {
+      peer_id: box,
+      name: nameOf(box),
+      kind: 'device',
+    });
+    assert.equal((await commands.revoke(nameOf(gpu), false)).kind, 'share');
+    assert.deepEqual(
+      (await mesh.entries()).map(({ kind, subject }) => [kind, subject]),
+      [
+        ['device', box],
+        ['share', gpu],
+      ],
+    );
+  });
+
+  test('is refused for this device, and for one that holds the secret unless it is meant', async () => {
+    mesh.known[1]!.signs = true;
+    for (const sure of [false, true])
+      await assert.rejects(commands.revoke(nameOf(self), sure), { code: 'usage' });
+    await assert.rejects(commands.revoke(nameOf(box), false), { code: 'usage' });
+    assert.deepEqual(mesh.list, []);
+    assert.equal((await commands.revoke(nameOf(box), true)).peer_id, box);
+  });
+
+  test('reaches a device that no list shows, by its PeerId, when it is meant', async () => {
+    const hidden = await newPeerId();
+    await assert.rejects(commands.revoke('nobody', true), { code: 'device_not_found' });
+    await assert.rejects(commands.revoke(hidden, false), { code: 'device_not_found' });
+    assert.deepEqual(await commands.revoke(hidden, true), { peer_id: hidden, name: null, kind: 'device' });
+  });
+});
