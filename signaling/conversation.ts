@@ -67,7 +67,7 @@ export class Conversation implements ConnectionEvents {
 
   async #signIn({ peer_id: peerId, nonce }: Message<'sign_in'>): Promise<void> {
     const { clock, rates } = this.#desk.parts;
-    await rates.countAddress('sign_in', this.#connection.address);
+    await rates.countAddress('message', this.#connection.address);
     if (this.#url instanceof MeshError) throw this.#url;
     const challenge = newChallenge(peerId, nonce, clock);
     this.#state = { state: 'challenged', challenge };
@@ -75,17 +75,20 @@ export class Conversation implements ConnectionEvents {
   }
 
   async #prove(challenge: Challenge, proof: Message<'sign_in_proof'>): Promise<void> {
-    const { metrics, log, audit } = this.#desk.parts;
+    const { metrics, log, audit, newcomers } = this.#desk.parts;
+    const { address } = this.#connection;
     try {
-      const { admitted, receipt } = await this.#verify(challenge, proof);
+      const { admitted, receipt } = await newcomers.judge(proof.redemption ?? challenge, address, () =>
+        this.#verify(challenge, proof),
+      );
       this.#deadline.cancel();
       await this.#enter(admitted, receipt);
       metrics.signIns.inc({ result: 'ok' });
     } catch (thrown) {
       const code = thrown instanceof MeshError ? thrown.code : 'internal';
       metrics.signIns.inc({ result: code });
-      log.info({ peer: challenge.peerId, address: this.#connection.address, code }, 'A sign-in was refused');
-      audit.append('sign_in.refused', { peer: challenge.peerId, address: this.#connection.address, code });
+      log.info({ peer: challenge.peerId, address, code }, 'A sign-in was refused');
+      audit.append('sign_in.refused', { peer: challenge.peerId, address, code });
       throw thrown;
     }
   }
@@ -94,11 +97,15 @@ export class Conversation implements ConnectionEvents {
     challenge: Challenge,
     { signature, record, membership, redemption, oidc_token: idToken }: Message<'sign_in_proof'>,
   ): Promise<{ admitted: Admitted; receipt: string | null }> {
-    const { ownership, rates, oidc } = this.#desk.parts;
+    const { ownership, rates, newcomers, oidc } = this.#desk.parts;
     const { peerId } = challenge;
+    const { address } = this.#connection;
     if (this.#url instanceof MeshError) throw this.#url;
     if ((membership === undefined) === (redemption === undefined))
       throw new MeshError('bad_message', 'A sign-in shows either a membership or a redemption');
+    await rates.countAddress('message', address);
+    if (redemption) await newcomers.admitRedemption(redemption, address);
+    else await newcomers.admitDevice(challenge, address);
     await verifyChallenge(challenge, this.#url, signature);
     await rates.countIdentity('sign_in', peerId);
     await oidc?.assertPasses(idToken);
@@ -106,7 +113,7 @@ export class Conversation implements ConnectionEvents {
     if (!redemption) throw new MeshError('bad_message');
     // Before the token is used up, everything else that could be refused.
     await verifyDeviceRecord(record, peerId);
-    const receipt = await this.#desk.redeem(peerId, redemption, this.#connection.address);
+    const receipt = await this.#desk.redeem(peerId, redemption, address);
     const claim = { kind: 'claim', redemption, receipt } as const;
     return { admitted: await ownership.admit(peerId, record, claim), receipt };
   }

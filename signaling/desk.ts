@@ -11,6 +11,7 @@ import type { Introductions } from './introductions.ts';
 import type { SignalingLog } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import type { OidcGate } from './oidc.ts';
+import type { Newcomers } from './newcomers.ts';
 import type { Ownership } from './ownership.ts';
 import type { OnlinePeer, Presence } from './presence.ts';
 import type { RateLimits } from './rate-limits.ts';
@@ -29,6 +30,7 @@ export interface DeskParts {
   readonly introductions: Introductions;
   readonly accessTokens: AccessTokens;
   readonly rates: RateLimits;
+  readonly newcomers: Newcomers;
   /** Null: the server asks for no ID tokens. */
   readonly oidc: OidcGate | null;
 }
@@ -79,11 +81,11 @@ export class Desk {
 
   /** @throws MeshError as `Ownership.redeem`; RateLimited */
   async redeem(peerId: string, redemption: Redemption, address: string): Promise<string> {
-    const { ownership, rates, metrics, log, audit } = this.parts;
-    await rates.countAddress('redemption', address);
+    const { ownership, rates, newcomers, metrics, log, audit } = this.parts;
     await rates.countIdentity('redemption', peerId);
+    await newcomers.admitRedemption(redemption, address);
     try {
-      const receipt = await ownership.redeem(peerId, redemption);
+      const receipt = await newcomers.judge(redemption, address, () => ownership.redeem(peerId, redemption));
       metrics.redemptions.inc({ result: 'ok' });
       log.info({ peer: peerId }, 'A setup token was redeemed');
       return receipt;

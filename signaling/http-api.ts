@@ -34,6 +34,9 @@ export interface IceServer {
 
 type AuthTokenRequest = typeof authTokenRequest extends Schema<infer T> ? T : never;
 
+/** Routes on the way of somebody whom the server may not know yet (`newcomers.ts`). */
+const newcomersPaths: ReadonlySet<string> = new Set(['/auth/challenge', '/auth/token', '/claims']);
+
 interface HttpApiOptions {
   readonly desk: Desk;
   readonly challenges: OpenChallenges;
@@ -109,7 +112,8 @@ export class HttpApi {
     const { desk, webFiles } = this.#options;
     const address = request.socket.remoteAddress ?? '';
     const { path, query } = parseTarget(request.url ?? '');
-    if (path !== '/healthz') await desk.parts.rates.countAddress('http', address);
+    if (path !== '/healthz')
+      await desk.parts.rates.countAddress(newcomersPaths.has(path) ? 'message' : 'http', address);
     const method = request.method === 'HEAD' ? 'GET' : request.method;
     const routes = this.#routes.filter(({ pattern }) => pattern.test(path));
     const found = routes.find((route) => route.method === method);
@@ -138,19 +142,17 @@ export class HttpApi {
     answerJson(response, await this.#options.desk.parts.accessTokens.jwks());
   }
 
-  async #challenge({ request, response, address }: Call): Promise<void> {
-    await this.#options.desk.parts.rates.countAddress('sign_in', address);
+  async #challenge({ request, response }: Call): Promise<void> {
     const { peer_id: peerId, nonce } = await this.#body(request, authChallengeRequest);
     const { serverNonce, time } = this.#options.challenges.open(peerId, nonce);
     answerJson(response, { nonce: serverNonce, time });
   }
 
   async #token({ request, response, address }: Call): Promise<void> {
-    const { rates, audit } = this.#options.desk.parts;
-    await rates.countAddress('sign_in', address);
+    const { audit } = this.#options.desk.parts;
     const body = await this.#body(request, authTokenRequest);
     try {
-      const { token, expiresIn } = await this.#signIn(body, request);
+      const { token, expiresIn } = await this.#signIn(body, request, address);
       answerJson(response, { access_token: token, expires_in: expiresIn });
     } catch (thrown) {
       audit.append('sign_in.refused', { peer: body.peer_id, address, code: toMeshError(thrown).code });
@@ -158,17 +160,21 @@ export class HttpApi {
     }
   }
 
-  async #signIn(body: AuthTokenRequest, request: IncomingMessage) {
+  async #signIn(body: AuthTokenRequest, request: IncomingMessage, address: string) {
     const { desk, challenges, publicUrl, secure } = this.#options;
-    const { rates, ownership, accessTokens, oidc } = desk.parts;
+    const { rates, newcomers, ownership, accessTokens, oidc } = desk.parts;
     const { peer_id: peerId, nonce: clientNonce, server_nonce: serverNonce, time } = body;
     const challenge = challenges.take({ peerId, clientNonce, serverNonce, time });
-    await verifyChallenge(challenge, dialledUrl(request, publicUrl, secure), body.signature);
-    await rates.countIdentity('sign_in', peerId);
-    await oidc?.assertPasses(body.oidc_token);
-    return body.membership
-      ? accessTokens.signForMember(await ownership.check(peerId, body.membership))
-      : accessTokens.signForClaims(peerId);
+    // A device without a membership gets a token that is good for claims, and those are counted.
+    if (body.membership) await newcomers.admitDevice(challenge, address);
+    return newcomers.judge(challenge, address, async () => {
+      await verifyChallenge(challenge, dialledUrl(request, publicUrl, secure), body.signature);
+      await rates.countIdentity('sign_in', peerId);
+      await oidc?.assertPasses(body.oidc_token);
+      return body.membership
+        ? accessTokens.signForMember(await ownership.check(peerId, body.membership))
+        : accessTokens.signForClaims(peerId);
+    });
   }
 
   // With a token

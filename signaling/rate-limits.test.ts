@@ -4,7 +4,7 @@ import { generateSigningKey } from '@cocoon-mesh/protocol';
 import { RateLimited, RateLimits, addressGroup } from './rate-limits.ts';
 import type { ServerLimits } from './server-limits.ts';
 import { defaultLimits } from './server-limits.ts';
-import { TestPeer, newDevice, newOwner, newRecord, newRedemption, startTestServer } from './test-client.ts';
+import { TestPeer, newDevice, newOwner, startTestServer } from './test-client.ts';
 
 function withRate(
   kind: keyof ServerLimits['rates'],
@@ -84,18 +84,6 @@ describe('too many', () => {
     await peer.quiet();
   });
 
-  test('sign-ins from one address are refused', async () => {
-    await using run = await startTestServer({ limits: withRate('sign_in', 'address', 1) });
-    const device = await newDevice(await newOwner(), run.clock);
-    await TestPeer.member(run.server.url, device);
-    const peer = await TestPeer.open(run.server.url);
-    peer.send({ type: 'sign_in', peer_id: device.key.peerId, nonce: 'A'.repeat(22) });
-    const { code, retry_after_ms: ms = 0 } = await peer.next('error');
-    assert.equal(code, 'rate_limited');
-    assert.ok(ms > 0);
-    assert.equal((await peer.closed).code, 1008);
-  });
-
   test('failed sign-ins in the name of a device do not lock it out', async () => {
     await using run = await startTestServer({ limits: withRate('sign_in', 'identity', 1) });
     const device = await newDevice(await newOwner(), run.clock);
@@ -107,18 +95,19 @@ describe('too many', () => {
     await TestPeer.member(run.server.url, device);
   });
 
-  test('redemptions of one address are refused before anything is read', async () => {
-    await using run = await startTestServer({ limits: withRate('redemption', 'address', 1) });
-    const owner = await newOwner();
-    const attempt = async (): Promise<TestPeer> => {
-      const key = await generateSigningKey();
-      const redemption = await newRedemption(owner, run, key);
-      const peer = await TestPeer.open(run.server.url);
-      await peer.prove(run.server.url, key, { record: await newRecord(key, run.clock), redemption });
-      return peer;
-    };
-    await (await attempt()).next('welcome');
-    assert.equal(await (await attempt()).refusal(), 'rate_limited');
+  test('attempts to sign in are refused before they get a challenge', async () => {
+    await using run = await startTestServer({ limits: withRate('message', 'address', 1) });
+    const { key } = await newDevice(await newOwner(), run.clock);
+    const signIn = { type: 'sign_in', peer_id: key.peerId, nonce: 'A'.repeat(22) } as const;
+    const first = await TestPeer.open(run.server.url);
+    first.send(signIn);
+    await first.next('challenge');
+    const second = await TestPeer.open(run.server.url);
+    second.send(signIn);
+    const { code, retry_after_ms: ms = 0 } = await second.next('error');
+    assert.equal(code, 'rate_limited');
+    assert.ok(ms > 0);
+    assert.equal((await second.closed).code, 1008);
   });
 
   test('messages end the connection', async () => {

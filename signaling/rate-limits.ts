@@ -46,6 +46,18 @@ export class RateLimits {
     await this.#count(kind, 'identity', peerId);
   }
 
+  /** Has an address asked for all that it may? */
+  async isUsedUp(kind: RateKind, address: string): Promise<boolean> {
+    const limiter = this.#limiters.get(kind)?.address;
+    const used = await limiter?.get(addressGroup(address));
+    return limiter !== undefined && used != null && used.consumedPoints >= limiter.points;
+  }
+
+  /** Counts what cannot be refused any more. */
+  async penalize(kind: RateKind, address: string): Promise<void> {
+    await this.#limiters.get(kind)?.address.penalty(addressGroup(address));
+  }
+
   async #count(kind: RateKind, by: keyof Limiters, key: string): Promise<void> {
     try {
       await this.#limiters.get(kind)?.[by].consume(key);

@@ -18,7 +18,7 @@ export interface Rates {
 }
 
 export type RateKind =
-  'sign_in' | 'redemption' | 'introduction' | 'lookup' | 'http' | 'message' | 'revocations';
+  'sign_in' | 'redemption' | 'reserve' | 'introduction' | 'lookup' | 'http' | 'message' | 'revocations';
 
 export interface ServerLimits {
   readonly maxConnections: number;
@@ -95,13 +95,29 @@ export const defaultLimits: ServerLimits = {
   goodbyeMs: 2_000,
   goodbyeRetryMs: 1_000,
   rates: {
-    /** Costs several signature checks. All devices of an office come back at once after a restart. */
+    /**
+     * Costs several signature checks. Of an address, what fails or comes from devices that are new here: after the
+     * loss of a database all devices of an office are.
+     */
     sign_in: { address: perMinute(1200), identity: perMinute(60) },
+    /**
+     * Of an address, what is wrong or by tokens of owners that are new here. An identity is a device, or a token
+     * from an address beyond its share: people who paste a token try a few times.
+     */
     redemption: { address: perMinute(120), identity: perMinute(20) },
+    /**
+     * By tokens of known owners from an address beyond its share, each about eight signature checks: 600 a minute
+     * are a hundredth of a core. An identity is an owner, who enrolls a rack of machines at most.
+     */
+    reserve: { address: perMinute(600), identity: perMinute(60) },
     introduction: { address: perMinute(6000), identity: perMinute(300) },
     lookup: { address: perMinute(12_000), identity: perMinute(600) },
     http: { address: perMinute(1200), identity: perMinute(600) },
-    /** Of any kind, on a socket: fifty introductions with twenty candidates each fit. */
+    /**
+     * Of any kind, on a socket: fifty introductions with twenty candidates each fit. Of an address, what comes before
+     * a sign-in is done, and requests of the HTTP routes for signing in and claiming: two or three for each attempt,
+     * so that ten thousand wrong ones in a minute leave room for right ones.
+     */
     message: { address: perMinute(60_000), identity: perMinute(6000) },
     /** A list may have thousands of signatures. */
     revocations: { address: perMinute(120), identity: perMinute(20) },

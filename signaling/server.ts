@@ -29,6 +29,7 @@ import type { SignalingLog } from './log.ts';
 import { chooseSubprotocol } from './message-format.ts';
 import type { SignalingCounters } from './metrics.ts';
 import { Metrics } from './metrics.ts';
+import { Newcomers } from './newcomers.ts';
 import type { OidcOptions } from './oidc.ts';
 import { OidcGate, checkedOidc } from './oidc.ts';
 import { openDatabase } from './open-database.ts';
@@ -209,6 +210,7 @@ class Server implements SignalingServer {
       introductions,
       accessTokens,
       rates,
+      newcomers: new Newcomers({ rates, store, clock }),
       oidc: oidc && new OidcGate({ ...oidc, clock, log, limits: serverLimits }),
     });
     return new Server(options, serverLimits, publicUrl, desk);

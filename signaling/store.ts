@@ -171,6 +171,16 @@ export class Store {
       );
   }
 
+  /** Was it ever let in? */
+  async knowsDevice(peerId: string): Promise<boolean> {
+    const row = await this.#db
+      .selectFrom('device')
+      .select('peer_id')
+      .where('peer_id', '=', peerId)
+      .executeTakeFirst();
+    return row !== undefined;
+  }
+
   /** The same query whether the device is unknown or of another owner, so that both take the same time. */
   async device(owner: string, peerId: string, nowSeconds: number): Promise<StoredDevice | null> {
     const device = await deviceOf(this.#db, owner, peerId);
