@@ -65,7 +65,10 @@ describe('the command line', () => {
       'run',
       'signaling',
       'generate-token',
+      'claim',
       'secret',
+      'owners',
+      'revoke',
       'status',
       'devices',
       'ping',
@@ -110,6 +113,11 @@ describe('the command line', () => {
       ['devices'],
       ['ping', 'x'],
       ['generate-token'],
+      ['claim', '-'],
+      ['owners', 'list'],
+      ['owners', 'remove', 'own_x'],
+      ['revoke', 'x'],
+      ['secret', 'rotate'],
       ['fetch', 'a/b/c'],
       ['forward', 'a/b'],
       ['open'],
@@ -308,7 +316,7 @@ describe('a running cocoon', () => {
     assert.equal(codeOf(await run('remove', 'db')), 'service_not_found');
   });
 
-  test('makes tokens with an end, and says clearly what it cannot do yet', async () => {
+  test('makes tokens with an end, for its devices and for other owners', async () => {
     const run = (...args: string[]) => cocoon(['generate-token', ...args, '--json', '--home', home]);
     const token = JSON.parse((await run('--expires', '10m')).stdout) as {
       token: string;
@@ -318,20 +326,60 @@ describe('a running cocoon', () => {
     assert.equal(token.scope, 'enroll');
     assert.ok(token.token.startsWith('cocoon-token-1.'));
     assert.ok(!Number.isNaN(Date.parse(token.expires_at)));
-    assert.equal(codeOf(await run('--scope', 'co-own')), 'unsupported');
+    const shared = JSON.parse((await run('--scope', 'co-own', '--cocoon', 'laptop')).stdout) as {
+      scope: string;
+      jti: string;
+    };
+    assert.equal(shared.scope, 'co-own');
+    assert.match(shared.jti, /^[\w-]{43}$/);
     for (const args of [
       ['--expires', 'soon'],
       ['--until', 'later'],
       ['--until', '2001-01-01'],
       ['--admin', '--service', 'web'],
+      ['--scope', 'co-own'],
+      ['--scope', 'co-own', '--cocoon', 'laptop', '--admin'],
+      ['--cocoon', 'laptop'],
+      ['--scope', 'other'],
     ])
       assert.equal((await run(...args)).code, 2, args.join(' '));
+  });
+
+  test('lists and refuses what concerns other owners and its own end, and replaces its secret', async () => {
+    const run = (args: readonly string[], input = '') =>
+      cocoon([...args, '--json', '--home', home], { input });
+    assert.deepEqual(JSON.parse((await run(['owners', 'list'])).stdout), []);
+    for (const [args, code] of [
+      [['owners', 'remove', 'own_nobody'], 'owner_not_found'],
+      [['revoke', 'nobody'], 'device_not_found'],
+      [['revoke', 'laptop'], 'usage'],
+      [['secret', 'use', '-'], 'already_running'],
+      [['secret', 'rotate'], 'key_corrupt'],
+      [['claim', '-'], 'token_malformed'],
+    ] as const)
+      assert.equal(codeOf(await run(args)), code, args.join(' '));
+    const secretOf = async (): Promise<string> =>
+      (JSON.parse((await run(['secret', 'show'])).stdout) as { secret: string }).secret;
+    const before = await secretOf();
+    const code = String(events[0]?.['recovery_code']);
+    // Where nobody reads along the new code would be lost.
+    const hidden = await cocoon(['secret', 'rotate', '--home', home], { input: code });
+    assert.equal(hidden.code, 2);
+    assert.equal(await secretOf(), before);
+    const rotated = await run(['secret', 'rotate'], code);
+    assert.equal(rotated.code, 0, rotated.stderr);
+    const { recovery_code: next } = JSON.parse(rotated.stdout) as { recovery_code: string };
+    assert.match(next, /^cocoon-recovery-1\./);
+    assert.notEqual(await secretOf(), before);
+    assert.equal((await readFile(join(home, 'secret.replaced'), 'utf8')).trim(), before);
+    assert.equal((await run(['generate-token'])).code, 0);
+    assert.equal(codeOf(await run(['secret', 'rotate'], code)), 'key_corrupt');
   });
 
   test('hands no secret variable down: what it was started with is gone from its environment', async () => {
     // The initial block stays in /proc whatever a process does; what counts is what a child would inherit.
     const { stdout } = await cocoon(['secret', 'show', '--json', '--home', home]);
-    assert.ok((JSON.parse(stdout) as { secret: string }).secret.startsWith('cocoon-secret-1.'));
+    assert.match((JSON.parse(stdout) as { secret: string }).secret, /^cocoon-secret-\d\./);
     const probe = `import { takeEnvironment } from ${JSON.stringify(join(import.meta.dirname, 'environment.ts'))};
       const taken = takeEnvironment(); console.log(JSON.stringify([taken.COCOON_SECRET, process.env.COCOON_SECRET ?? null]));`;
     const child = spawn(process.execPath, ['--input-type=module', '-e', probe], {
