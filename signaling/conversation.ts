@@ -9,7 +9,9 @@ import type { Connection, ConnectionEvents } from './connection.ts';
 import type { Desk } from './desk.ts';
 import { matching } from './lookup.ts';
 import type { Admitted } from './ownership.ts';
+import { assertOwnRecord } from './ownership.ts';
 import type { OnlinePeer } from './presence.ts';
+import type { StoredShare } from './share-store.ts';
 import type { Challenge } from './sign-in.ts';
 import { newChallenge, verifyChallenge } from './sign-in.ts';
 
@@ -112,21 +114,32 @@ export class Conversation implements ConnectionEvents {
     if (membership) return { admitted: await ownership.admit(peerId, record, membership), receipt: null };
     if (!redemption) throw new MeshError('bad_message');
     // Before the token is used up, everything else that could be refused.
-    await verifyDeviceRecord(record, peerId);
-    const receipt = await this.#desk.redeem(peerId, redemption, address);
+    assertOwnRecord(await verifyDeviceRecord(record, peerId));
+    const redeemer = { peerId, owner: null };
+    const receipt = await this.#desk.redeem(redeemer, redemption, address);
     const claim = { kind: 'claim', redemption, receipt } as const;
     return { admitted: await ownership.admit(peerId, record, claim), receipt };
   }
 
-  async #enter({ device, record }: Admitted, receipt: string | null): Promise<void> {
+  async #enter({ device, record, newer, rotated }: Admitted, receipt: string | null): Promise<void> {
     const { membership, record: recordJws, seq } = device;
     const { owner, peerId } = membership;
     const connection = this.#connection;
-    const peer: OnlinePeer = { peerId, owner, connection, membership, record, recordJws, seq, load: 0 };
-    await this.#desk.welcome(peer, receipt);
+    const shares = new Map<string, StoredShare>();
+    const peer: OnlinePeer = {
+      peerId,
+      owner,
+      connection,
+      membership,
+      record,
+      recordJws,
+      seq,
+      load: 0,
+      shares,
+    };
+    await this.#desk.welcome(peer, { receipt, newer });
     this.#state = { state: 'signed-in', peer };
-    // It may have been revoked, and its owner's epoch may have ended, while the welcome was written.
-    if (await this.#desk.dismissUnlessStanding(peer)) await this.#desk.endOlderEpochs(peer);
+    await this.#desk.entered(peer, rotated);
   }
 
   // Requests
@@ -141,6 +154,12 @@ export class Conversation implements ConnectionEvents {
         return this.#record(peer, message);
       case 'membership':
         return this.#membership(peer, message);
+      case 'claim':
+        return this.#answer(message.id, () => this.#claim(peer, message));
+      case 'issue':
+        return this.#desk.sharing.issue(peer, message.peer_id, message.membership);
+      case 'share':
+        return this.#desk.sharing.bring(peer, message.share);
       case 'load':
         if (peer.load === message.load) return;
         peer.load = message.load;
@@ -191,10 +210,17 @@ export class Conversation implements ConnectionEvents {
     await introductions.introduce(peer, answerer, id);
   }
 
+  async #claim(peer: OnlinePeer, { id, redemption }: Message<'claim'>): Promise<void> {
+    const receipt = await this.#desk.redeem(peer, redemption, this.#connection.address);
+    this.#send({ type: 'claimed', id, receipt });
+  }
+
   async #record(peer: OnlinePeer, message: Message<'record'>): Promise<void> {
     const { store, ownership, presence } = this.#desk.parts;
     if (message.record === peer.recordJws) return;
     const record = await verifyDeviceRecord(message.record, peer.peerId);
+    if (record.audience !== undefined)
+      return this.#desk.sharing.record(peer, record.audience, { seq: record.seq, record: message.record });
     if (record.seq <= peer.seq) return;
     await store.saveRecord(peer.peerId, { seq: record.seq, record: message.record }, ownership.nowSeconds);
     peer.record = record;
@@ -206,13 +232,17 @@ export class Conversation implements ConnectionEvents {
   async #membership(peer: OnlinePeer, message: Message<'membership'>): Promise<void> {
     const { ownership, presence, rates } = this.#desk.parts;
     await rates.countIdentity('sign_in', peer.peerId);
-    const { owner } = await ownership.check(peer.peerId, message.membership);
-    if (owner !== peer.owner)
-      throw new MeshError('membership_invalid', 'Sign in again to change to another owner');
-    const { device } = await ownership.admit(peer.peerId, peer.recordJws, message.membership);
+    const { epoch } = peer.membership;
+    const { device, newer } = await ownership.admit(
+      peer.peerId,
+      peer.recordJws,
+      message.membership,
+      peer.owner,
+    );
     peer.membership = device.membership;
+    if (newer) this.#send({ type: 'membership', membership: newer });
     presence.changed(peer);
-    await this.#desk.endOlderEpochs(peer);
+    if (peer.membership.epoch > epoch) await this.#desk.rotated(peer);
   }
 
   #send(message: ServerMessage): void {

@@ -1,21 +1,23 @@
 /**
- * The parts that conversations and HTTP routes share, and the two things that concern several of them at once: a
- * peer that signs in, and revocations that end what others have under way.
+ * The parts that conversations and HTTP routes share, and what concerns several of them at once: a peer that signs
+ * in, and revocations and rotations that end what others have under way.
  */
 
-import type { Clock, Redemption, ServerMessage, SigningKey } from '@cocoon-mesh/protocol';
-import { MeshError, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
+import type { Clock, Redemption, SigningKey } from '@cocoon-mesh/protocol';
+import { MeshError, limits, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
 import type { SignalingAudit } from './audit.ts';
 import type { AccessTokens } from './access-token.ts';
 import type { Introductions } from './introductions.ts';
 import type { SignalingLog } from './log.ts';
 import type { Metrics } from './metrics.ts';
-import type { OidcGate } from './oidc.ts';
 import type { Newcomers } from './newcomers.ts';
-import type { Ownership } from './ownership.ts';
+import type { OidcGate } from './oidc.ts';
+import type { Admitted, Ownership, Redeemer } from './ownership.ts';
 import type { OnlinePeer, Presence } from './presence.ts';
+import { isVisible } from './presence.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { ServerKeys } from './server-keys.ts';
+import { Sharing } from './sharing.ts';
 import type { Store } from './store.ts';
 
 export interface DeskParts {
@@ -37,20 +39,29 @@ export interface DeskParts {
 
 export class Desk {
   readonly parts: DeskParts;
+  readonly sharing: Sharing;
 
   constructor(parts: DeskParts) {
     this.parts = parts;
+    this.sharing = new Sharing(parts);
   }
 
-  /** Makes a peer known to be online and tells it what it missed. */
-  async welcome(peer: OnlinePeer, receipt: string | null): Promise<void> {
+  /** Makes a peer known to be online and tells it what it missed. @param missing what it did not show itself */
+  async welcome(
+    peer: OnlinePeer,
+    missing: { readonly receipt: string | null; readonly newer: Admitted['newer'] },
+  ): Promise<void> {
     const { clock, store, keys, ownership, presence, accessTokens, log } = this.parts;
     const { owner, peerId, connection } = peer;
-    const [{ token }, devices, revocations] = await Promise.all([
+    const { nowSeconds } = ownership;
+    const [{ token }, devices, shared, shares] = await Promise.all([
       accessTokens.signForMember(peer.membership),
-      store.devices(owner, ownership.nowSeconds),
-      store.revocations(owner),
+      store.devices(owner, nowSeconds),
+      store.shares.withCoOwner(owner, nowSeconds),
+      store.shares.ofOwner(owner, nowSeconds),
     ]);
+    for (const share of shares) if (share.cocoon === peerId) peer.shares.set(share.coOwner, share);
+    const revocations = await this.sharing.newsFor(peer);
     if (!connection.open) return;
     // From here to the end nothing waits: no change falls between the list and the pushes that follow it.
     const older = presence.come(peer);
@@ -60,12 +71,29 @@ export class Desk {
       ticket_key: publicText(keys.ticket),
       receipt_key: publicText(keys.receipt),
       access_token: token,
-      ...(receipt === null ? {} : { receipt }),
-      devices: devices.slice(0, maxListedDevices).map((device) => presence.describe(device)),
-      revocations: revocations ? [{ owner, list: [...revocations.list] }] : [],
+      ...(missing.receipt === null ? {} : { receipt: missing.receipt }),
+      ...(missing.newer === null ? {} : { membership: missing.newer }),
+      devices: [
+        ...devices.slice(0, maxListedDevices).map((device) => presence.describe(device)),
+        ...shared
+          .slice(0, limits.maxShares)
+          .flatMap(({ share, ...cocoon }) =>
+            isVisible(share) ? presence.describeShared({ ...cocoon, share }) : [],
+          ),
+      ],
+      shares: shares.slice(0, limits.maxShares).map(({ proof }) => proof),
+      revocations,
     });
     older?.connection.fail(new MeshError('replaced', 'The device has signed in again'));
     log.info({ peer: peerId, owner }, 'A peer signed in');
+  }
+
+  /** What may have happened while the welcome was written, and what its coming changes for others. */
+  async entered(peer: OnlinePeer, rotated: boolean): Promise<void> {
+    if (!(await this.dismissUnlessStanding(peer))) return;
+    await this.endOlderEpochs(peer);
+    if (rotated) await this.rotated(peer);
+    else if (peer.record.kind === 'cocoon') await this.sharing.refresh(peer);
   }
 
   async gone(peer: OnlinePeer): Promise<void> {
@@ -80,14 +108,18 @@ export class Desk {
   }
 
   /** @throws MeshError as `Ownership.redeem`; RateLimited */
-  async redeem(peerId: string, redemption: Redemption, address: string): Promise<string> {
+  async redeem(redeemer: Redeemer, redemption: Redemption, address: string): Promise<string> {
+    const { peerId } = redeemer;
     const { ownership, rates, newcomers, metrics, log, audit } = this.parts;
     await rates.countIdentity('redemption', peerId);
     await newcomers.admitRedemption(redemption, address);
     try {
-      const receipt = await newcomers.judge(redemption, address, () => ownership.redeem(peerId, redemption));
+      const { receipt, share } = await newcomers.judge(redemption, address, () =>
+        ownership.redeem(redeemer, redemption),
+      );
       metrics.redemptions.inc({ result: 'ok' });
       log.info({ peer: peerId }, 'A setup token was redeemed');
+      if (share) await this.sharing.stored(share, peerId);
       return receipt;
     } catch (thrown) {
       const code = toMeshError(thrown).code;
@@ -98,9 +130,19 @@ export class Desk {
     }
   }
 
-  /** Ends the connections of an owner's peers whose membership no longer stands. */
+  /** Ends what an owner's peers have under way and no longer stands: connections, and use of shared cocoons. */
   async sweep(owner: string): Promise<void> {
     for (const peer of this.parts.presence.ofOwner(owner)) await this.dismissUnlessStanding(peer);
+    await this.sharing.refreshOf(owner);
+  }
+
+  /** An owner has a new secret: what was signed with the old one is void, here and for everybody concerned. */
+  async rotated(by: OnlinePeer): Promise<void> {
+    const { audit } = this.parts;
+    audit.append('owner.rotated', { peer: by.peerId, owner: by.owner, epoch: by.membership.epoch });
+    await this.endOlderEpochs(by);
+    await this.sharing.tellNews(by.owner, by.peerId);
+    await this.sharing.refreshOf(by.owner);
   }
 
   /** The first membership of a new epoch ends those of the old one. */
@@ -114,13 +156,15 @@ export class Desk {
     const now = this.parts.ownership.nowSeconds;
     for (const peer of this.parts.presence.all())
       if ((peer.membership.expires ?? Infinity) <= now) await this.dismissUnlessStanding(peer);
+    await this.sharing.endExpired();
   }
 
   /** @returns whether it stands */
   async dismissUnlessStanding(peer: OnlinePeer): Promise<boolean> {
     const { ownership, presence, log } = this.parts;
     try {
-      await ownership.assertStanding(peer.membership);
+      const counts = await ownership.standing(peer.membership);
+      this.#renew(peer, counts);
       return true;
     } catch (thrown) {
       // A store that fails says nothing about the membership.
@@ -135,18 +179,26 @@ export class Desk {
 
   /** Takes in a list that a member brought. */
   async revocations(from: OnlinePeer, list: readonly string[]): Promise<void> {
-    const { ownership, presence, store, audit } = this.parts;
-    const { owner } = from;
-    const isNews = await ownership.addRevocations(owner, list);
-    const known = (await store.revocations(owner))?.list ?? [];
-    const message: ServerMessage = { type: 'revocations', owner, list: [...known] };
-    if (isNews) {
-      audit.append('revocations.learned', { peer: from.peerId, owner, entries: known.length });
-      presence.broadcast(owner, message, from.peerId);
+    const { ownership, store, audit } = this.parts;
+    const { owner, peerId } = from;
+    if (await ownership.addRevocations(owner, list)) {
+      // Before the sweep: whom it ends something for is told why.
+      const news = await this.sharing.tellNews(owner, peerId);
+      audit.append('revocations.learned', { peer: peerId, owner, entries: news?.list.length ?? 0 });
       await this.sweep(owner);
-    } else if (known.length > list.length) {
-      from.connection.send(message);
+      return;
     }
+    const [known] = await store.news([owner]);
+    if (known && known.list.length > list.length) from.connection.send({ type: 'revocations', ...known });
+  }
+
+  /** Its owner has signed a newer membership, perhaps by way of another server. */
+  #renew(peer: OnlinePeer, counts: OnlinePeer['membership']): void {
+    const { epoch, serial } = peer.membership;
+    if (counts.provisional || (counts.epoch === epoch && counts.serial === serial)) return;
+    peer.membership = counts;
+    peer.connection.send({ type: 'membership', membership: counts.proof });
+    this.parts.presence.changed(peer);
   }
 }
 

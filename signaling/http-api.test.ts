@@ -92,7 +92,7 @@ async function household(run: TestServer) {
 describe('the HTTP routes', () => {
   test('list the devices of the own owner and no other', async () => {
     await using run = await startTestServer();
-    const { anna, bert, eve } = await household(run);
+    const { owner, anna, bert, eve } = await household(run);
     const token = await tokenOf(run, anna);
     const { body } = await call(run, '/cocoons', { token });
     const cocoons = body['cocoons'] as Record<string, unknown>[];
@@ -111,6 +111,8 @@ describe('the HTTP routes', () => {
       services: [{ name: 'api', type: 'http' }],
       capabilities: [{ protocol: 'tasks', version: '1.2.0' }],
       location: 'home',
+      owner: owner.id,
+      shared: false,
       online: true,
       load: 0,
       last_seen: seconds(run.clock),

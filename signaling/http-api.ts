@@ -4,7 +4,7 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Schema } from '@cocoon-mesh/protocol';
+import type { DeviceEntry, DeviceRecord, Schema } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   authChallengeRequest,
@@ -19,8 +19,10 @@ import type { Access } from './access-token.ts';
 import type { Desk } from './desk.ts';
 import { answer, answerJson, answerProblem } from './http-answer.ts';
 import { matching } from './lookup.ts';
+import { isVisible } from './presence.ts';
 import { dialledUrl } from './public-url.ts';
 import type { ServerLimits } from './server-limits.ts';
+import type { SharedCocoon } from './share-store.ts';
 import type { OpenChallenges } from './sign-in.ts';
 import { verifyChallenge } from './sign-in.ts';
 import type { StoredDevice } from './store.ts';
@@ -180,16 +182,24 @@ export class HttpApi {
   // With a token
 
   async #claim({ request, response, address }: Call): Promise<void> {
-    const { peerId } = await this.#access(request);
+    const access = await this.#access(request);
     const { redemption } = await this.#body(request, claimRequest);
-    answerJson(response, { receipt: await this.#options.desk.redeem(peerId, redemption, address) });
+    const redeemer = { peerId: access.peerId, owner: access.scope === 'member' ? access.owner : null };
+    answerJson(response, { receipt: await this.#options.desk.redeem(redeemer, redemption, address) });
   }
 
   async #cocoons({ request, response }: Call): Promise<void> {
     const { owner } = await this.#member(request);
     const { store, ownership } = this.#options.desk.parts;
-    const devices = await store.devices(owner, ownership.nowSeconds);
-    answerJson(response, { cocoons: await Promise.all(devices.map((device) => this.#describe(device))) });
+    const [own, shared] = await Promise.all([
+      store.devices(owner, ownership.nowSeconds),
+      store.shares.withCoOwner(owner, ownership.nowSeconds),
+    ]);
+    const cocoons = await Promise.all([
+      ...own.map((device) => this.#describe(device)),
+      ...shared.map((cocoon) => this.#describeShared(cocoon)),
+    ]);
+    answerJson(response, { cocoons: cocoons.filter((cocoon) => cocoon !== null) });
   }
 
   async #cocoon({ request, response, id }: Call): Promise<void> {
@@ -211,6 +221,8 @@ export class HttpApi {
     if (range.length > 128) throw new MeshError('bad_message', 'The version is not a semver range');
     const cocoons = matching(presence.ofOwner(owner), protocol, range).map(({ peer }) => ({
       ...describedRecord(peer.record),
+      owner,
+      shared: false,
       online: true,
       load: peer.load,
       last_seen: presence.entry(peer).last_seen,
@@ -223,18 +235,28 @@ export class HttpApi {
     answerJson(response, { ice_servers: this.#options.iceServers });
   }
 
-  /** @throws MeshError not_found */
+  /** Unknown and foreign devices take the same way, down to the queries. @throws MeshError not_found */
   async #described(request: IncomingMessage, id: string) {
     const { owner } = await this.#member(request);
     const { store, ownership } = this.#options.desk.parts;
     const device = await store.device(owner, id, ownership.nowSeconds);
-    if (!device) throw new MeshError('not_found');
-    return this.#describe(device);
+    const cocoon = await store.shares.find(owner, id, ownership.nowSeconds);
+    if (device) return this.#describe(device);
+    const described = cocoon && (await this.#describeShared(cocoon));
+    if (!described) throw new MeshError('not_found');
+    return described;
   }
 
   async #describe(device: StoredDevice) {
-    const { online, load, last_seen, record, peer_id } = this.#options.desk.parts.presence.describe(device);
-    return { ...describedRecord(await verifyDeviceRecord(record, peer_id)), online, load, last_seen };
+    const entry = this.#options.desk.parts.presence.describe(device);
+    return describedEntry(entry, device.membership.owner, false);
+  }
+
+  /** Null until the cocoon has said what the co-owner may see. */
+  async #describeShared({ share, ...cocoon }: SharedCocoon) {
+    if (!isVisible(share)) return null;
+    const entry = this.#options.desk.parts.presence.describeShared({ ...cocoon, share });
+    return describedEntry(entry, share.owner, true);
   }
 
   /** @throws MeshError unauthorized | rate_limited */
@@ -293,7 +315,13 @@ async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uin
   return Buffer.concat(pieces);
 }
 
-function describedRecord(record: Awaited<ReturnType<typeof verifyDeviceRecord>>) {
+async function describedEntry(entry: DeviceEntry, owner: string, shared: boolean) {
+  const { peer_id: peerId, record, online, load, last_seen } = entry;
+  const described = describedRecord(await verifyDeviceRecord(record, peerId));
+  return { ...described, owner, shared, online, load, last_seen };
+}
+
+function describedRecord(record: DeviceRecord) {
   const { peer_id, name, kind, services, capabilities, location } = record;
   return { peer_id, name, kind, services, capabilities, location: location ?? null };
 }

@@ -1,22 +1,35 @@
 /**
- * Introductions: a ticket for two peers that share an owner, and the signals between exactly these two while it
- * lasts. That is all that ever passes from one peer to another here.
+ * Introductions: a ticket for two peers of one owner, or for a peer and a cocoon that its owner was given, and the
+ * signals between exactly these two while it lasts. That is all that ever passes from one peer to another here.
  */
 
-import type { Clock, SignalPayload, SigningKey, Timer } from '@cocoon-mesh/protocol';
+import type { Clock, DeviceEntry, SignalPayload, SigningKey, Timer } from '@cocoon-mesh/protocol';
 import { MeshError, limits, randomBytes, signTicket, toBase64Url } from '@cocoon-mesh/protocol';
 import type { SignalingAudit } from './audit.ts';
 import type { Metrics } from './metrics.ts';
-import type { OnlinePeer, Presence } from './presence.ts';
+import type { OnlinePeer, Presence, VisibleShare } from './presence.ts';
+import { isVisible } from './presence.ts';
 import type { Store } from './store.ts';
 
+/** One side of an introduction. */
+interface Side {
+  readonly owner: string;
+  readonly peerId: string;
+}
+
 interface Introduction {
-  readonly offerer: string;
-  readonly answerer: string;
+  readonly offerer: Side;
+  readonly answerer: Side;
   readonly end: Timer;
   /** Descriptions that have passed. */
   readonly described: Set<'offer' | 'answer'>;
   signals: number;
+}
+
+/** Whom somebody may meet, and for a cocoon of another owner why. */
+interface Answerer {
+  readonly peer: OnlinePeer;
+  readonly share: VisibleShare | null;
 }
 
 interface IntroductionsOptions {
@@ -49,22 +62,20 @@ export class Introductions {
     const { presence, metrics, audit } = this.#options;
     const about = { peer: asker.peerId, owner: asker.owner, to: answererId };
     try {
-      const answerer = await this.#answerer(asker, answererId);
-      const ticket = await this.#ticket(asker, answerer);
+      const found = await this.#answerer(asker, answererId);
+      const ticket = await this.#ticket(asker, found.peer);
       // Each may have gone or lost its right while the ticket was signed.
-      if (presence.find(asker.owner, answererId) !== answerer || !asker.connection.open)
+      const { peer, share } = found.share ? await this.#answerer(asker, answererId) : found;
+      if (presence.find(peer.owner, answererId) !== peer || !asker.connection.open)
         throw new MeshError('device_offline');
-      this.#remember(ticket.jti, asker, answerer);
-      answerer.connection.send({
-        type: 'introduction',
-        ticket: ticket.jws,
-        device: presence.entry(asker),
-      });
+      this.#remember(ticket.jti, asker, peer);
+      const entries = this.#entries(asker, peer, share);
+      peer.connection.send({ type: 'introduction', ticket: ticket.jws, device: entries.asker });
       asker.connection.send({
         type: 'introduction',
         id: requestId,
         ticket: ticket.jws,
-        device: presence.entry(answerer),
+        device: entries.answerer,
       });
       metrics.introduced('ok');
       audit.append('introduction', { ...about, jti: ticket.jti });
@@ -81,7 +92,7 @@ export class Introductions {
     const { presence, metrics } = this.#options;
     const introduction = this.#live.get(jti);
     const to = introduction && otherSide(introduction, from);
-    const receiver = to === undefined ? null : presence.find(from.owner, to);
+    const receiver = to === undefined ? null : presence.find(to.owner, to.peerId);
     const passes =
       introduction &&
       introduction.signals < limits.maxSignalsPerIntroduction &&
@@ -95,21 +106,48 @@ export class Introductions {
     metrics.relayed(bytesIn, receiver.connection.send({ type: 'signal', jti, payload }));
   }
 
+  /** A cocoon is shared with that owner no more. */
+  endShared(cocoon: string, coOwner: string): void {
+    for (const [jti, { offerer, answerer, end }] of this.#live) {
+      if (answerer.peerId !== cocoon || offerer.owner !== coOwner) continue;
+      end.cancel();
+      this.#live.delete(jti);
+    }
+  }
+
   close(): void {
     for (const { end } of this.#live.values()) end.cancel();
     this.#live.clear();
   }
 
-  /** Unknown and foreign devices take the same way, down to the query, so that nobody can tell them apart. */
-  async #answerer(asker: OnlinePeer, answererId: string): Promise<OnlinePeer> {
+  /** Unknown and foreign devices take the same way, down to the queries, so that nobody can tell them apart. */
+  async #answerer(asker: OnlinePeer, answererId: string): Promise<Answerer> {
     const { presence, store, clock } = this.#options;
     const now = Math.floor(clock.now() / 1000);
     if (answererId === asker.peerId) throw new MeshError('self_connect');
     if (hasEnded(asker, now)) throw new MeshError('membership_expired');
     const online = presence.find(asker.owner, answererId);
-    if (online && !hasEnded(online, now)) return online;
+    if (online && !hasEnded(online, now)) return { peer: online, share: null };
     const known = await store.device(asker.owner, answererId, now);
+    const shared = await store.shares.find(asker.owner, answererId, now);
+    if (shared && isVisible(shared.share)) {
+      const peer = presence.find(shared.share.owner, answererId);
+      if (!peer || hasEnded(peer, now)) throw new MeshError('device_offline');
+      return { peer, share: shared.share };
+    }
     throw new MeshError(known ? 'device_offline' : 'not_found');
+  }
+
+  /** What each is shown of the other. To a cocoon, the share says why a stranger comes. */
+  #entries(
+    asker: OnlinePeer,
+    answerer: OnlinePeer,
+    share: VisibleShare | null,
+  ): { readonly asker: DeviceEntry; readonly answerer: DeviceEntry } {
+    const { presence } = this.#options;
+    const entry = presence.entry(asker);
+    if (!share) return { asker: entry, answerer: presence.entry(answerer) };
+    return { asker: { ...entry, share: share.proof }, answerer: presence.sharedEntry(answerer, share) };
   }
 
   async #ticket(asker: OnlinePeer, answerer: OnlinePeer): Promise<{ jti: string; jws: string }> {
@@ -131,8 +169,8 @@ export class Introductions {
   #remember(jti: string, asker: OnlinePeer, answerer: OnlinePeer): void {
     const end = this.#options.clock.after(limits.ticketLifetimeMs, () => void this.#live.delete(jti));
     this.#live.set(jti, {
-      offerer: asker.peerId,
-      answerer: answerer.peerId,
+      offerer: { owner: asker.owner, peerId: asker.peerId },
+      answerer: { owner: answerer.owner, peerId: answerer.peerId },
       end,
       described: new Set(),
       signals: 0,
@@ -148,10 +186,15 @@ function hasEnded({ membership: { expires } }: OnlinePeer, nowSeconds: number): 
 function isDue(introduction: Introduction, from: OnlinePeer, { kind }: SignalPayload): boolean {
   if (kind !== 'offer' && kind !== 'answer') return true;
   const maker = kind === 'offer' ? introduction.offerer : introduction.answerer;
-  return from.peerId === maker && !introduction.described.has(kind);
+  return from.peerId === maker.peerId && !introduction.described.has(kind);
 }
 
-function otherSide({ offerer, answerer }: Introduction, from: OnlinePeer): string | undefined {
-  if (from.peerId === offerer) return answerer;
-  return from.peerId === answerer ? offerer : undefined;
+function otherSide({ offerer, answerer }: Introduction, from: OnlinePeer): Side | undefined {
+  if (isSide(offerer, from)) return answerer;
+  return isSide(answerer, from) ? offerer : undefined;
+}
+
+/** A device that has left for another owner is not the one that was introduced. */
+function isSide(side: Side, { owner, peerId }: OnlinePeer): boolean {
+  return side.peerId === peerId && side.owner === owner;
 }

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { inspect } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import type { MeshError } from '@cocoon-mesh/protocol';
 import { generateSigningKey, readSetupToken, redeem, toBase64Url } from '@cocoon-mesh/protocol';
 import Sqlite from 'better-sqlite3';
@@ -18,6 +20,18 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
     rmSync(folder, { recursive: true });
   }
 }
+
+/** In a thread, because whoever waits for a file blocks his own. */
+const readAWhile = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  const Sqlite = require('node:module').createRequire(workerData.from)('better-sqlite3');
+  const database = new Sqlite(workerData.path);
+  database.exec('begin; select * from sqlite_schema');
+  parentPort.postMessage('reading');
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
+  database.exec('commit');
+  database.close();
+`;
 
 const code = (expected: string) => (error: MeshError) => error.code === expected;
 
@@ -116,6 +130,17 @@ describe('a database', () => {
       await assert.rejects(openDatabase(`sqlite:${folder}`), code('storage_failed'));
       await assert.rejects(openDatabase('mysql://localhost/mesh'), code('usage'));
       await assert.rejects(openDatabase('sqlite:'), code('usage'));
+    });
+  });
+
+  test('that another process is just reading for the first time is waited for', async () => {
+    await inFolder(async (folder) => {
+      const path = join(folder, 'signaling.db');
+      const reader = new Worker(readAWhile, { eval: true, workerData: { path, from: import.meta.url } });
+      await once(reader, 'message');
+      const db = await openDatabase(`sqlite:${path}`);
+      await db.destroy();
+      await once(reader, 'exit');
     });
   });
 

@@ -119,8 +119,12 @@ describe('a PostgreSQL that stops while signaling runs', () => {
   test('takes back what waited for its turn and was cut off', async () => {
     const url = await postgres.newUrl();
     await using db = await openDatabase(url);
-    const waiting = Promise.withResolvers<void>();
-    const first = db.transaction().execute(() => waiting.promise);
+    const [entered, waiting] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const first = db.transaction().execute(() => {
+      entered.resolve();
+      return waiting.promise;
+    });
+    await entered.promise;
     const cut = db.transaction().execute(() => Promise.resolve());
     const cutOff = assert.rejects(cut, refusal('storage_failed'));
     const patience = AbortSignal.timeout(patienceMs);

@@ -1,6 +1,7 @@
 /**
- * Who is signed in, owner by owner, and what the others of an owner are told: a device came, changed or went.
- * Changes of one device are told at most every `devicePushMs`; comings and goings at once.
+ * Who is signed in, owner by owner, and what others are told: a device came, changed or went. The peers of its owner
+ * are told, and of a cocoon that is shared those of the other owner, who see what the cocoon wrote for them. Changes
+ * of one device are told at most every `devicePushMs`; comings and goings at once.
  */
 
 import type {
@@ -14,6 +15,7 @@ import type {
 import type { Connection } from './connection.ts';
 import { writeMessage } from './message-format.ts';
 import type { Metrics } from './metrics.ts';
+import type { SharedCocoon, StoredShare } from './share-store.ts';
 import type { StoredDevice, StoredMembership } from './store.ts';
 
 export interface OnlinePeer {
@@ -26,6 +28,15 @@ export interface OnlinePeer {
   seq: number;
   /** 0 idle to 1 full. */
   load: number;
+  /** Of a cocoon: those that stand, by the owner it is shared with. */
+  readonly shares: Map<string, StoredShare>;
+}
+
+/** A share that its co-owner may be shown. */
+export type VisibleShare = StoredShare & { readonly record: NonNullable<StoredShare['record']> };
+
+export function isVisible(share: StoredShare): share is VisibleShare {
+  return share.record !== null;
 }
 
 interface Push {
@@ -36,7 +47,10 @@ interface Push {
 export class Presence {
   readonly #owners = new Map<string, Map<string, OnlinePeer>>();
   readonly #peers = new Map<string, OnlinePeer>();
-  readonly #pushes = new Map<OnlinePeer, Push>();
+  /** Cocoons, by the owners they are shared with. */
+  readonly #shared = new Map<string, Set<OnlinePeer>>();
+  /** By the owner that is told. */
+  readonly #pushes = new Map<OnlinePeer, Map<string, Push>>();
   readonly #clock: Clock;
   readonly #metrics: Metrics;
   readonly #pushMs: number;
@@ -56,34 +70,46 @@ export class Presence {
     this.#peers.set(peer.peerId, peer);
     const owner = this.#owners.get(peer.owner) ?? new Map<string, OnlinePeer>();
     this.#owners.set(peer.owner, owner.set(peer.peerId, peer));
+    for (const share of peer.shares.values()) this.#index(peer, share.coOwner);
     this.#metrics.setPeers(this.#peers.size);
-    this.#tell(peer, this.entry(peer));
+    for (const reader of this.#readers(peer)) this.#tell(peer, reader);
     return older;
   }
 
   /** @returns false when a newer connection of the same peer has taken its place */
   go(peer: OnlinePeer): boolean {
     if (this.#peers.get(peer.peerId) !== peer) return false;
+    const readers = this.#readers(peer);
     this.#forget(peer);
     this.#metrics.setPeers(this.#peers.size);
-    this.#tell(peer, { ...this.entry(peer), online: false, load: 0 });
+    for (const reader of readers) this.#tell(peer, reader, offline);
     return true;
   }
 
+  /** Tells everybody who sees it. */
   changed(peer: OnlinePeer): void {
-    if (this.#peers.get(peer.peerId) !== peer) return;
-    const push = this.#pushes.get(peer);
-    if (push) {
-      push.again = true;
-      return;
-    }
-    this.#tell(peer, this.entry(peer));
-    const timer = this.#clock.after(this.#pushMs, () => {
-      const again = this.#pushes.get(peer)?.again;
-      this.#pushes.delete(peer);
-      if (again) this.changed(peer);
-    });
-    this.#pushes.set(peer, { timer, again: false });
+    for (const reader of this.#readers(peer)) this.#push(peer, reader);
+  }
+
+  /** A cocoon is shared with somebody, or differently, or has written something new for that owner. */
+  share(cocoon: OnlinePeer, share: StoredShare): void {
+    cocoon.shares.set(share.coOwner, share);
+    if (!this.#isHere(cocoon)) return;
+    this.#index(cocoon, share.coOwner);
+    if (isVisible(share)) this.#push(cocoon, share.coOwner);
+  }
+
+  /** To whoever was shown it, it has gone. */
+  unshare(cocoon: OnlinePeer, coOwner: string): void {
+    if (this.#isHere(cocoon)) this.#tell(cocoon, coOwner, offline);
+    this.#endPush(cocoon, coOwner);
+    cocoon.shares.delete(coOwner);
+    this.#unindex(cocoon, coOwner);
+  }
+
+  /** The cocoons that are here and shared with this owner. */
+  sharedWith(coOwner: string): readonly OnlinePeer[] {
+    return [...(this.#shared.get(coOwner) ?? [])];
   }
 
   find(owner: string, peerId: string): OnlinePeer | null {
@@ -124,8 +150,31 @@ export class Presence {
     };
   }
 
+  /** The cocoon as its co-owner sees it. */
+  sharedEntry(cocoon: OnlinePeer, share: VisibleShare): DeviceEntry {
+    return { ...this.entry(cocoon), record: share.record.record, share: share.proof };
+  }
+
+  /** The same of a stored one. */
+  describeShared({
+    share,
+    membership,
+    lastSeen,
+  }: SharedCocoon & { readonly share: VisibleShare }): DeviceEntry {
+    const online = this.find(share.owner, share.cocoon);
+    if (online) return this.sharedEntry(online, share);
+    return {
+      peer_id: share.cocoon,
+      ...offline,
+      record: share.record.record,
+      membership,
+      share: share.proof,
+      last_seen: lastSeen,
+    };
+  }
+
   /** To every peer of the owner but one. */
-  broadcast(owner: string, message: ServerMessage, except: string): void {
+  broadcast(owner: string, message: ServerMessage, except: string | null = null): void {
     const written = new Map<SignalingSubprotocol, Uint8Array | string>();
     for (const { peerId, connection } of this.ofOwner(owner)) {
       if (peerId === except) continue;
@@ -137,20 +186,75 @@ export class Presence {
   }
 
   close(): void {
-    for (const { timer } of this.#pushes.values()) timer.cancel();
+    for (const pushes of this.#pushes.values()) for (const { timer } of pushes.values()) timer.cancel();
     this.#pushes.clear();
   }
 
+  #isHere(peer: OnlinePeer): boolean {
+    return this.#peers.get(peer.peerId) === peer;
+  }
+
   #forget(peer: OnlinePeer): void {
-    this.#pushes.get(peer)?.timer.cancel();
-    this.#pushes.delete(peer);
+    for (const reader of this.#pushes.get(peer)?.keys() ?? []) this.#endPush(peer, reader);
     this.#peers.delete(peer.peerId);
     const owner = this.#owners.get(peer.owner);
     owner?.delete(peer.peerId);
     if (owner?.size === 0) this.#owners.delete(peer.owner);
+    for (const coOwner of peer.shares.keys()) this.#unindex(peer, coOwner);
   }
 
-  #tell(peer: OnlinePeer, device: DeviceEntry): void {
-    this.broadcast(peer.owner, { type: 'device', device }, peer.peerId);
+  #index(cocoon: OnlinePeer, coOwner: string): void {
+    const cocoons = this.#shared.get(coOwner) ?? new Set<OnlinePeer>();
+    this.#shared.set(coOwner, cocoons.add(cocoon));
+  }
+
+  #unindex(cocoon: OnlinePeer, coOwner: string): void {
+    const cocoons = this.#shared.get(coOwner);
+    cocoons?.delete(cocoon);
+    if (cocoons?.size === 0) this.#shared.delete(coOwner);
+  }
+
+  /** The owners whose peers see it. */
+  #readers(peer: OnlinePeer): readonly string[] {
+    return [peer.owner, ...[...peer.shares.values()].filter(isVisible).map(({ coOwner }) => coOwner)];
+  }
+
+  #push(peer: OnlinePeer, reader: string): void {
+    if (!this.#isHere(peer) || !this.#owners.has(reader)) return;
+    const pushes = this.#pushes.get(peer) ?? new Map<string, Push>();
+    this.#pushes.set(peer, pushes);
+    const push = pushes.get(reader);
+    if (push) {
+      push.again = true;
+      return;
+    }
+    this.#tell(peer, reader);
+    const timer = this.#clock.after(this.#pushMs, () => {
+      const again = pushes.get(reader)?.again;
+      this.#endPush(peer, reader);
+      if (again) this.#push(peer, reader);
+    });
+    pushes.set(reader, { timer, again: false });
+  }
+
+  #endPush(peer: OnlinePeer, reader: string): void {
+    const pushes = this.#pushes.get(peer);
+    pushes?.get(reader)?.timer.cancel();
+    pushes?.delete(reader);
+    if (pushes?.size === 0) this.#pushes.delete(peer);
+  }
+
+  #tell(peer: OnlinePeer, reader: string, change: Partial<DeviceEntry> = {}): void {
+    if (!this.#owners.has(reader)) return;
+    const device = this.#entryFor(peer, reader);
+    if (device) this.broadcast(reader, { type: 'device', device: { ...device, ...change } }, peer.peerId);
+  }
+
+  #entryFor(peer: OnlinePeer, reader: string): DeviceEntry | null {
+    if (reader === peer.owner) return this.entry(peer);
+    const share = peer.shares.get(reader);
+    return share && isVisible(share) ? this.sharedEntry(peer, share) : null;
   }
 }
+
+const offline = { online: false, load: 0 } as const;

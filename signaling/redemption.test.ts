@@ -31,7 +31,7 @@ import {
 /** Every row of every table but the server's own keys. */
 function recorded(path: string): Record<string, unknown[]> {
   const database = new Sqlite(path, { readonly: true });
-  const tables = ['owner', 'device', 'membership', 'claim', 'revoked', 'revocation_list'];
+  const tables = ['owner', 'device', 'membership', 'claim', 'share', 'revoked', 'revocation_list'];
   const rows = tables.map((table) => [table, database.prepare(`select * from ${table}`).all()] as const);
   database.close();
   return Object.fromEntries(rows.filter(([, found]) => found.length > 0));
@@ -205,14 +205,14 @@ describe('a setup token', () => {
     });
   });
 
-  test('for a co-owner is not supported yet, and nothing is recorded', async () => {
+  test('for a co-owner brings in no device, and nothing is recorded', async () => {
     await withFile(async (run, path) => {
       const key = await generateSigningKey();
       const guest = await newOwner();
       const terms = { scope: 'co-own', cocoon: key.peerId } as const;
       const token = await readSetupToken(await newToken(await newOwner(), run, terms));
       const redemption = await redeem(token, guest.key, guest.id, guest.records);
-      assert.equal(await refused(run, key, redemption), 'unsupported');
+      assert.equal(await refused(run, key, redemption), 'denied');
       assert.deepEqual(recorded(path), {});
     });
   });

@@ -59,7 +59,7 @@ describe('a revocation', () => {
     a.send({ type: 'signal', jti, payload: { kind: 'candidate', candidate: null } });
     await a.quiet();
     const later = await TestPeer.member(run.server.url, await newDevice(owner, run.clock));
-    assert.deepEqual(later.welcome.revocations, [{ owner: owner.id, list }]);
+    assert.deepEqual(later.welcome.revocations, [{ owner: owner.id, records: owner.records, list }]);
     assert.ok(!later.welcome.devices.some(({ peer_id }) => peer_id === lost.key.peerId));
   });
 

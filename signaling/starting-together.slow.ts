@@ -12,9 +12,7 @@ import type { Opened } from '../test/doubles/database-opener.ts';
 import { Postgres } from '../test/doubles/postgres.ts';
 
 const opener = join(import.meta.dirname, '../test/doubles/database-opener.ts');
-/** Two that switch a new file to its log at the same time are rare. */
-const files = 200;
-const databases = 10;
+const rounds = 10;
 const limitMs = 20_000;
 
 describe('processes that start on one new database at the same instant', () => {
@@ -32,7 +30,8 @@ describe('processes that start on one new database at the same instant', () => {
   test('migrate it once and use the same keys: a SQLite file', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'cocoon-signaling-'));
     try {
-      for (let round = 0; round < files; round++) await assertOneKey(`sqlite:${join(folder, `${round}.db`)}`);
+      for (let round = 0; round < rounds; round++)
+        await assertOneKey(`sqlite:${join(folder, `${round}.db`)}`);
     } finally {
       await rm(folder, { recursive: true });
     }
@@ -40,7 +39,7 @@ describe('processes that start on one new database at the same instant', () => {
 
   test('migrate it once and use the same keys: PostgreSQL', async () => {
     await using postgres = await Postgres.start();
-    for (let round = 0; round < databases; round++) await assertOneKey(await postgres.newUrl());
+    for (let round = 0; round < rounds; round++) await assertOneKey(await postgres.newUrl());
   });
 
   async function assertOneKey(url: string): Promise<void> {

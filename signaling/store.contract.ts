@@ -165,7 +165,7 @@ export function storeContract(database: string, lab: StoreLab): void {
       await stores.each((store, n) => {
         const length = lengths[n] ?? 0;
         const subject = `device ${length}`;
-        const entry = { kind: 'device', subject } as Parameters<Store['addRevocations']>[3][number];
+        const entry = { kind: 'device', subject, iat: 1 } as Parameters<Store['addRevocations']>[3][number];
         return store.addRevocations(owner.id, 0, Array<string>(length).fill('a.b.c'), [entry]);
       });
       assert.equal((await stores.one.revocations(owner.id))?.list.length, atOnce);

@@ -3,7 +3,8 @@
  * released is never changed; the next one is added behind it. Only types that SQLite and Postgres both have.
  */
 
-import type { Kysely } from 'kysely';
+import type { Generated, Kysely } from 'kysely';
+import { sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
 import type { AccessKeyTable } from './access-keys.ts';
 import { createAccessKeys } from './access-keys.ts';
@@ -13,9 +14,10 @@ export interface Tables {
   signing_key: { purpose: string; seed: string };
   access_key: AccessKeyTable;
   /** Owners by their newest records. */
-  owner: { id: string; epoch: number; public_key: string; records: string };
-  device: { peer_id: string; seq: number; record: string; last_seen: number };
-  /** `relation` is `member`; co-owners of a device will be rows beside it. */
+  owner: { id: string; epoch: number; public_key: string; records: string; keeps: Generated<string> };
+  /** `owner` is the one it last signed in for: a membership of any other shows nothing of it. */
+  device: { peer_id: string; seq: number; record: string; last_seen: number; owner: string | null };
+  /** `relation` is `member`. */
   membership: {
     owner: string;
     peer_id: string;
@@ -27,6 +29,24 @@ export interface Tables {
     jti: string | null;
     proof: string;
   };
+  /**
+   * Cocoons and the other owners that may use them. Whose a cocoon is, its own membership says: a row of anybody
+   * else's has no effect. `record` is what the cocoon says of itself to the co-owner.
+   */
+  share: {
+    owner: string;
+    cocoon: string;
+    co_owner: string;
+    epoch: number;
+    serial: number;
+    provisional: number;
+    granted: number;
+    expires: number | null;
+    jti: string;
+    proof: string;
+    seq: number | null;
+    record: string | null;
+  };
   /** Used tokens with the receipt that was given. */
   claim: {
     jti: string;
@@ -36,15 +56,21 @@ export interface Tables {
     redeemer: string;
     receipt: string;
     claimed_at: number;
+    /** End of the token; null in rows of the first version. */
+    expires: number | null;
   };
   /** The longest list of revocations of each owner, as it is handed out. */
   revocation_list: { owner: string; epoch: number; entries: string };
   /** Every revocation ever verified: a list that is replaced by a longer one takes nothing back. */
-  revoked: { owner: string; kind: string; subject: string };
+  revoked: { owner: string; kind: string; subject: string; iat: number };
 }
+
+/** The database, or one transaction of it. */
+export type Db = Kysely<Tables>;
 
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-ownership': { up: createOwnership },
+  '0002-shares': { up: createShares },
   '0003-access-keys': { up: createAccessKeys },
 };
 
@@ -105,4 +131,38 @@ async function createOwnership(db: Kysely<unknown>): Promise<void> {
     .addColumn('subject', 'text', (column) => column.notNull())
     .addPrimaryKeyConstraint('revoked_key', ['owner', 'kind', 'subject'])
     .execute();
+}
+
+async function createShares(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable('share')
+    .addColumn('owner', 'text', (column) => column.notNull())
+    .addColumn('cocoon', 'text', (column) => column.notNull())
+    .addColumn('co_owner', 'text', (column) => column.notNull())
+    .addColumn('epoch', 'integer', (column) => column.notNull())
+    .addColumn('serial', 'bigint', (column) => column.notNull())
+    .addColumn('provisional', 'integer', (column) => column.notNull())
+    .addColumn('granted', 'bigint', (column) => column.notNull())
+    .addColumn('expires', 'bigint')
+    .addColumn('jti', 'text', (column) => column.notNull())
+    .addColumn('proof', 'text', (column) => column.notNull())
+    .addColumn('seq', 'bigint')
+    .addColumn('record', 'text')
+    .addPrimaryKeyConstraint('share_key', ['owner', 'cocoon', 'co_owner'])
+    .execute();
+  await db.schema.createIndex('share_co_owner').on('share').columns(['co_owner', 'cocoon']).execute();
+  // There were no shares before, for which alone the date counts.
+  await db.schema
+    .alterTable('revoked')
+    .addColumn('iat', 'bigint', (column) => column.notNull().defaultTo(0))
+    .execute();
+  await db.schema
+    .alterTable('owner')
+    .addColumn('keeps', 'text', (column) => column.notNull().defaultTo('[]'))
+    .execute();
+  await db.schema.alterTable('claim').addColumn('expires', 'bigint').execute();
+  await db.schema.alterTable('device').addColumn('owner', 'text').execute();
+  await db.schema.createIndex('device_owner').on('device').column('owner').execute();
+  await sql`update device set owner =
+    (select min(membership.owner) from membership where membership.peer_id = device.peer_id)`.execute(db);
 }

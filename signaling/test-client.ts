@@ -17,6 +17,7 @@ import type {
   OwnerKeys,
   Redemption,
   ServerMessage,
+  ShareProof,
   SignalingSubprotocol,
   SigningKey,
 } from '@cocoon-mesh/protocol';
@@ -41,7 +42,9 @@ import {
   signInParts,
   signLabelled,
   signMembership,
+  signShare,
   toBase64Url,
+  verifyShare,
 } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { WebSocket } from 'ws';
@@ -85,11 +88,17 @@ export async function newOwner(): Promise<OwnerKeys> {
 }
 
 /** An owner, and the same owner with a new secret. */
-export async function newRotatedOwner(): Promise<{ before: OwnerKeys; after: OwnerKeys }> {
+export async function newRotatedOwner(): Promise<{
+  before: OwnerKeys;
+  after: OwnerKeys;
+  /** Another new secret in the place of `after`, which lets grants live. */
+  rotateKeeping: (grantHashes: readonly string[]) => Promise<OwnerKeys>;
+}> {
   const { secret, recoveryCode } = await createOwnerSecret();
   const before = await ownerKeys(secret);
-  const after = await rotateOwner(before.records, recoveryCode, (await createOwnerSecret()).secret);
-  return { before, after };
+  const rotateKeeping = async (grantHashes: readonly string[]) =>
+    rotateOwner(before.records, recoveryCode, (await createOwnerSecret()).secret, grantHashes);
+  return { before, after: await rotateKeeping([]), rotateKeeping };
 }
 
 /** A device key with what it shows. */
@@ -147,6 +156,28 @@ export async function newRedemption(
 ): Promise<Redemption> {
   const token = await newToken(owner, { server, clock }, terms);
   return redeem(await readSetupToken(token), redeemer, redeemer.peerId);
+}
+
+/** What a device of `coOwner` sends to be given the cocoon. */
+export async function newCoOwnRedemption(
+  owner: OwnerKeys,
+  { server, clock }: TestServer,
+  cocoon: string,
+  coOwner: OwnerKeys,
+  terms: Partial<GrantTerms> = {},
+): Promise<Redemption> {
+  const token = await newToken(owner, { server, clock }, { scope: 'co-own', cocoon, ...terms });
+  return redeem(await readSetupToken(token), coOwner.key, coOwner.id, coOwner.records);
+}
+
+/** The owner's own signature in the place of a claimed chain. */
+export async function newSignedShare(
+  owner: OwnerKeys,
+  clock: Clock,
+  claimed: ShareProof,
+  serial = 1,
+): Promise<ShareProof> {
+  return signShare(owner, await verifyShare(claimed, seconds(clock)), serial, seconds(clock));
 }
 
 export async function newToken(
