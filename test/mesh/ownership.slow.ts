@@ -382,9 +382,11 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     const [chain] = desk.mesh.provisional().memberships;
     assert.equal(chain?.peerId, fresh.key.peerId);
     assert.equal(fresh.mesh.membership?.provisional, true);
-    await desk.mesh.issueMembership(fresh.key.peerId, await membershipOf(root, fresh.key.peerId));
+    assert.ok(chain.jti);
+    const { jti, granted } = chain;
+    const signed = await membershipOf(root, fresh.key.peerId, { jti, granted });
+    await desk.mesh.issueMembership(fresh.key.peerId, signed);
     await when(fresh.mesh, 'trust', () => fresh.mesh.membership?.provisional === false);
-    assert.equal(fresh.store.membership?.kind, 'membership');
     assert.deepEqual(desk.mesh.provisional().memberships, []);
     assert.deepEqual(
       desk.mesh.members().map(({ peerId }) => peerId),
@@ -396,6 +398,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       fresh.mesh.signers().map(({ name }) => name),
       ['desk'],
     );
+    assert.deepEqual(fresh.store.membership, signed);
   });
 
   test('a session goes on with the rights of a newer membership', async () => {

@@ -12,7 +12,7 @@ import type {
 import { createMesh } from '@cocoon-mesh/mesh';
 import type { Engine } from '@cocoon-mesh/mesh';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
-import type { MembershipProof, OwnerKeys, Rights, SigningKey } from '@cocoon-mesh/protocol';
+import type { MembershipProof, MembershipTerms, OwnerKeys, Rights, SigningKey } from '@cocoon-mesh/protocol';
 import {
   createOwnerSecret,
   generateSigningKey,
@@ -95,7 +95,7 @@ export async function startPeer(options: PeerOptions): Promise<Peer> {
   const { owner, engine, signalingUrl, name, signs, policy, token } = options;
   const key = options.key ?? (await generateSigningKey());
   const store =
-    options.store ?? new MemoryStore(token ? null : await membershipOf(owner, key.peerId, options));
+    options.store ?? new MemoryStore(token ? null : await membershipOf(owner, key.peerId, termsOf(options)));
   const mesh = await createMesh({
     key,
     engine,
@@ -118,20 +118,18 @@ export async function startPeer(options: PeerOptions): Promise<Peer> {
   return { key, mesh, membership, store };
 }
 
-/** What an owner signs for a device of its own. */
+function termsOf({ expires, rights }: PeerOptions): Pick<MembershipTerms, 'expires'> & { rights?: Rights } {
+  return { ...(expires === undefined ? {} : { expires }), ...(rights ? { rights } : {}) };
+}
+
+/** What an owner signs for a device of its own. @param terms of a claim, where it takes its place */
 export async function membershipOf(
   owner: OwnerKeys,
   peerId: string,
-  { expires, rights = memberRights, serial = 1 }: { expires?: number; rights?: Rights; serial?: number } = {},
+  terms: Partial<Pick<MembershipTerms, 'expires' | 'rights' | 'serial' | 'granted' | 'jti'>> = {},
 ): Promise<MembershipProof> {
   const now = Math.floor(systemClock.now() / 1000);
-  return signMembership(owner, {
-    peerId,
-    serial,
-    rights,
-    now,
-    ...(expires === undefined ? {} : { expires }),
-  });
+  return signMembership(owner, { peerId, serial: 1, rights: memberRights, now, ...terms });
 }
 
 /** Resolves when the mesh lists this device as online. */
