@@ -122,6 +122,7 @@ describe('revocations', () => {
     await me.restart(ownMembership);
     await assert.rejects(me.trust.judge(laptop.peerId, await member(mine, laptop)), { code: 'revoked' });
     assert.equal(me.told('revocation').length, 5);
+    assert.deepEqual(me.trust.tell(id, 0, 2)?.list, [last, ...afterFork.slice(1)]);
     // Both branches go on to whoever meets this peer.
     const other = await peer(three);
     await catchUp(other.trust, me.trust);
@@ -217,6 +218,10 @@ describe('what is missing', () => {
     assert.deepEqual(learner.trust.missing(teller.trust.helloRevocations(null)), [
       { kind: 'ask', owner: id, epoch: 1, after: 0 },
     ]);
+    const [head] = teller.trust.helloRevocations(null);
+    assert.ok(head);
+    const long = { ...head, n: 500, hash: toBase64Url(new Uint8Array(32)) };
+    assert.equal(learner.trust.missing([long])[0]?.after, 0);
     assert.deepEqual(teller.trust.missing(learner.trust.helloRevocations(null)), []);
     // Whoever asks for the old list hears of the rotation.
     const tell = teller.trust.tell(id, 0, 3);

@@ -64,6 +64,8 @@ describe('at a cocoon that is shared', () => {
     const less = await trust.judge(device.peerId, narrow, proof);
     assert.deepEqual(less.rights, narrowRights(['grafana'], []));
     assert.equal(less.expires, now + 60);
+    const longer = await member(friend, device, { serial: 3, expires: now + 2 * day });
+    assert.equal((await trust.judge(device.peerId, longer, proof)).expires, now + day);
   });
 
   it('a peer of a guest has what the guest was given', async () => {
@@ -81,6 +83,7 @@ describe('at a cocoon that is shared', () => {
   it('a share is remembered, so that it need not be shown again, and told of once', async () => {
     const me = await atCocoon();
     const proof = await share(root, cocoon, friend);
+    await me.trust.share(proof);
     await me.trust.share(proof);
     await me.trust.judge(device.peerId, friendsDevice, proof);
     await me.restart(await member(root, cocoon));
@@ -154,6 +157,19 @@ describe('at a cocoon that is shared', () => {
     assert.equal((await me.trust.judge(device.peerId, friendsDevice)).relation, 'guest');
   });
 
+  it('the claim of an earlier token counts again when the later one is revoked', async () => {
+    const { trust } = await atCocoon();
+    const narrow = narrowRights(['grafana'], []);
+    const { token } = await newToken(root, { rights: narrow, cocoon });
+    const earlier = await claim(token, friend, now + 3600);
+    const later = await share(root, cocoon, friend, { granted: now + 60 });
+    await trust.share(later);
+    await assert.rejects(trust.share(earlier), invalid);
+    const { jti } = await verifyShare(later, now);
+    await trust.learn(root.keys.id, undefined, [await revocation(root, 'token', jti)]);
+    assert.equal((await trust.judge(device.peerId, friendsDevice, earlier)).relation, 'guest');
+  });
+
   it('an owner that was removed is out, and in again by a later token only', async () => {
     const me = await atCocoon();
     const proof = await share(root, cocoon, friend);
@@ -218,6 +234,20 @@ describe('at a cocoon that is shared', () => {
       await trust.learn(owner.keys.id, (await rotated(owner)).keys.records, []);
       assert.equal(trust.objection(standing)?.code, 'membership_invalid');
       await assert.rejects(trust.judge(device.peerId, friendsDevice, proof), invalid);
+    }
+  });
+
+  it('a share of another record than the one that is known of either owner is refused', async () => {
+    for (const owner of [root, friend]) {
+      const { trust } = await atCocoon();
+      await trust.share(await share(root, cocoon, friend));
+      await trust.learn(owner.keys.id, (await rotated(owner)).keys.records, []);
+      const other = await rotated(owner);
+      const forged =
+        owner === root
+          ? await share(other, cocoon, third)
+          : await share(root, cocoon, other, { granted: now + 1 });
+      await assert.rejects(trust.share(forged), invalid);
     }
   });
 });

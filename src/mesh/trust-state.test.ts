@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { generateSigningKey, limits, memberRights, signRevocation } from '@cocoon-mesh/protocol';
+import {
+  generateSigningKey,
+  limits,
+  memberRights,
+  signRevocation,
+  verifyMembership,
+  verifyOwnerRecords,
+} from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
+import { KnownOwner } from './known-owner.ts';
 import { FirstRedeemers } from './first-redeemers.ts';
 import { member, newOwner, now, rotated, share, TrustOfPeer } from './trust-parties.contract.ts';
 import type { TrustState } from './trust.ts';
@@ -23,6 +31,7 @@ async function fullState(): Promise<TrustState> {
   return me.saved;
 }
 
+const empty = { revocations: [], loose: [], memberships: [], redeemers: {} };
 const good = await fullState();
 const own = good.owners[mine.keys.id];
 assert.ok(own);
@@ -67,6 +76,13 @@ describe('what was saved', () => {
       'no version': { ...good, v: undefined },
       'a time that is none': { ...good, time: -1 },
       'records of another owner': withOwner({ records: friend.keys.records }),
+      'another owner’s records': {
+        ...good,
+        owners: { ...good.owners, [(await newOwner()).keys.id]: { ...empty, records: friend.keys.records } },
+      },
+      'an early entry with another signature': withOwner({
+        revocations: [swapSignature(first, third), second, third],
+      }),
       'an entry left out': withOwner({ revocations: [first, third] }),
       'the first entry left out': withOwner({ revocations: [second, third] }),
       'an entry with another signature': withOwner({
@@ -102,6 +118,26 @@ describe('what was saved', () => {
     assert.equal(redeemers.get('token 0'), undefined);
     assert.equal(Object.keys(redeemers.state()).length, limits.maxKnownRedeemers);
     assert.equal(redeemers.get(`token ${limits.maxKnownRedeemers}`), 'x');
+  });
+
+  it('holds so many memberships of one owner, and rather those that stand', async () => {
+    const owner = new KnownOwner(await verifyOwnerRecords(mine.keys.records), {
+      report: () => {},
+      changed: () => {},
+    });
+    const one = await verifyMembership(ownMembership, self.peerId, now);
+    const admit = (peerId: string, serial: number, expires: number | null = null) =>
+      owner.admit({ ...one, peerId, serial, expires }, `${peerId} ${serial}`, now);
+    const held = () => owner.state().memberships;
+    for (let n = 0; n < limits.maxKnownMemberships; n++) admit(`device ${n}`, 1, n === 5 ? now + 1 : null);
+    admit('device 0', 2);
+    assert.equal(held().length, limits.maxKnownMemberships);
+    owner.admit({ ...one, peerId: 'late', serial: 1 }, 'late 1', now + 1);
+    assert.equal(owner.signedMembership('device 5'), undefined);
+    admit('later', 1);
+    assert.equal(owner.signedMembership('device 1'), undefined);
+    assert.equal(held().length, limits.maxKnownMemberships);
+    assert.equal(held().includes('device 0 2'), true);
   });
 
   it('is saved once for each thing that changed, and not for what changed nothing', async () => {

@@ -125,7 +125,9 @@ describe('my own membership', () => {
     await me.trust.learn(mine.keys.id, undefined, [entry]);
     assert.equal(me.trust.problem?.code, 'revoked');
     await assert.rejects(me.trust.adopt(await member(mine, self, { serial: 2 })), { code: 'revoked' });
+    assert.equal(me.trust.proven?.serial, 1);
     await assert.rejects(me.restart(ownMembership), { code: 'revoked' });
+    assert.equal(me.trust.membership, null);
   });
 
   it('of another owner than before drops what concerned that one', async () => {
@@ -180,11 +182,20 @@ describe('a token', () => {
     const owner = await me.trust.judge(laptop.peerId, await member(mine, laptop, { jti }));
     assert.equal(me.trust.objection(owner), null);
     assert.equal(me.trust.objection(thief)?.code, 'membership_invalid');
-    await assert.rejects(me.trust.judge(phone.peerId, await enroll(token, phone)), invalid);
     assert.deepEqual(
       me.told('second_redeemer').map(({ first, second }) => [first, second]),
       [[laptop.peerId, phone.peerId]],
     );
+    await assert.rejects(me.trust.judge(phone.peerId, await enroll(token, phone)), invalid);
+    assert.equal(me.told('second_redeemer').length, 1);
+  });
+
+  it('for which the owner signed two devices in lets both in', async () => {
+    const { trust } = await peer();
+    const { token, jti } = await newToken(mine);
+    await trust.judge(laptop.peerId, await member(mine, laptop, { jti }));
+    await trust.judge(phone.peerId, await member(mine, phone, { jti }));
+    assert.equal((await trust.judge(laptop.peerId, await enroll(token, laptop))).relation, 'own');
   });
 
   it('that two show at the same time lets one in', async () => {
@@ -286,10 +297,26 @@ describe('a rotation', () => {
     const [next, other] = [await rotated(mine), await rotated(mine)];
     await trust.learn(mine.keys.id, next.keys.records, []);
     await assert.rejects(trust.judge(laptop.peerId, await member(other, laptop)), invalid);
+    await assert.rejects(trust.adopt(await member(other, self, { serial: 2 })), invalid);
     await assert.rejects(trust.learn(mine.keys.id, (await rotated(other)).keys.records, []), invalid);
     assert.deepEqual(trust.recordsOf(mine.keys.id), next.keys.records);
     await trust.learn(mine.keys.id, mine.keys.records, []);
     assert.deepEqual(trust.recordsOf(mine.keys.id), next.keys.records);
+  });
+
+  it('that comes while old revocations are learned ends them', async () => {
+    const me = await peer();
+    const list: string[] = [];
+    for (let n = 0; n < 30; n++)
+      list.push(await signRevocation(mine.keys, list, { kind: 'token', subject: `token ${n}`, now }));
+    const { records } = (await rotated(mine)).keys;
+    await Promise.all([
+      me.trust.learn(mine.keys.id, undefined, list),
+      me.trust.learn(mine.keys.id, records, []),
+    ]);
+    const kinds = me.events.map(({ kind }) => kind);
+    assert.ok(kinds.lastIndexOf('revocation') < kinds.indexOf('rotation'));
+    assert.deepEqual(me.trust.revocations(mine.keys.id), []);
   });
 
   it('of another owner is not mine', async () => {

@@ -203,9 +203,6 @@ export class Trust {
 
   /** Does what was judged before still stand? Asked at every new stream. */
   objection({ membership, share }: Standing): MeshError | null {
-    const mine = this.owner;
-    const common = share ? share.owner === mine || share.coOwner === mine : membership.owner === mine;
-    if (!common) return new MeshError('denied');
     return this.#objectionTo(membership) ?? (share && this.#objectionToShare(share));
   }
 
