@@ -12,7 +12,6 @@ const storeName = 'self';
 
 export class BrowserStore implements MeshStore {
   readonly #database: IDBDatabase;
-  #passedOver = false;
 
   constructor(database: IDBDatabase) {
     this.#database = database;
@@ -34,7 +33,6 @@ export class BrowserStore implements MeshStore {
   }
 
   async loadMembership(): Promise<MembershipProof | null> {
-    if (this.#passedOver) return null;
     const kept = await this.#get<unknown>('membership');
     return kept === undefined ? null : check(membershipProofSchema, kept);
   }
@@ -43,9 +41,31 @@ export class BrowserStore implements MeshStore {
     await this.#put('membership', membership);
   }
 
-  /** For this visit: a sign-in link makes a new membership. Until it has, the old one stays for the next visit. */
-  passOverMembership(): void {
-    this.#passedOver = true;
+  /** For a sign-in link, which makes a new membership. Until it has, the old one stays. */
+  withoutMembership(): MeshStore {
+    return {
+      loadMembership: () => Promise.resolve(null),
+      saveMembership: (membership) => this.saveMembership(membership),
+      loadPins: () => this.loadPins(),
+      savePins: (pins) => this.savePins(pins),
+      loadTrust: () => this.loadTrust(),
+      saveTrust: (state) => this.saveTrust(state),
+    };
+  }
+
+  async isRevoked(): Promise<boolean> {
+    return (await this.#get<boolean>('revoked')) === true;
+  }
+
+  /** The key is of no use any more, but it is kept until something takes its place. */
+  async noteRevoked(): Promise<void> {
+    await this.#put('revoked', true);
+  }
+
+  /** Another device from now on. What is known of others stays known. */
+  async startAnew(): Promise<void> {
+    for (const name of ['key', 'membership', 'revoked'])
+      await result(this.#objects('readwrite').delete(name));
   }
 
   async loadPins(): Promise<Record<string, string>> {

@@ -1,18 +1,16 @@
 /**
- * The page: this browser becomes a device of the mesh, with its own key and its own sessions. The sign-in link
- * carries a one-time token in its fragment, which no server sees; it is taken out of the address at once.
+ * The page: this browser becomes a device of the mesh, with its own key and its own sessions. Here its parts meet the
+ * elements of the page.
  */
 
-import type { Device, Mesh, SignalingState } from '@cocoon-mesh/mesh';
-import { createMesh } from '@cocoon-mesh/mesh';
-import { browserEngine } from '@cocoon-mesh/mesh/engines/browser.browser.ts';
-import { browserSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.browser.ts';
-import type { SetupToken } from '@cocoon-mesh/protocol';
-import { MeshError, readSetupToken, systemClock, toMeshError } from '@cocoon-mesh/protocol';
+import type { Device, Mesh } from '@cocoon-mesh/mesh';
+import { MeshError, toMeshError } from '@cocoon-mesh/protocol';
+import type { PageState } from './browser-device.ts';
+import { BrowserDevice } from './browser-device.ts';
 import { BrowserStore } from './browser-store.ts';
-import { browserName } from './device-name.ts';
 import { DeviceTable } from './device-table.ts';
 import { fetchService } from './fetch-service.ts';
+import { takeSignInLink } from './sign-in-link.ts';
 
 const requestTimeoutMs = 20_000;
 const shownBytes = 64 * 1024;
@@ -22,9 +20,6 @@ function element<T extends HTMLElement>(id: string, kind: new () => T): T {
   if (!(found instanceof kind)) throw new MeshError('internal', `The page has no ${id}`);
   return found;
 }
-
-/** A link that does not work any more must not sign out a browser that was signed in before. */
-let fallsBack = false;
 
 const status = element('status', HTMLParagraphElement);
 
@@ -38,51 +33,15 @@ function sayError(thrown: unknown): void {
   say(`${error.message}. ${error.hint} (${error.code})`, 'problem');
 }
 
-/** The token of the sign-in link, if the address has one; the address forgets it. */
-async function takeToken(): Promise<SetupToken | null> {
-  const text = new URLSearchParams(location.hash.slice(1)).get('token');
-  if (text === null) return null;
-  history.replaceState(null, '', location.pathname + location.search);
-  return readSetupToken(text);
-}
-
-function signalingUrl(): string {
-  return `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`;
-}
-
-async function join(store: BrowserStore): Promise<Mesh> {
-  const token = await takeToken();
-  const member = (await store.loadMembership()) !== null;
-  if (token) {
-    // A fresh link replaces what an older one left: the old membership may have ended.
-    store.passOverMembership();
-    fallsBack = member;
-  } else if (!member)
-    throw new MeshError('unauthorized', 'This browser is not a device of your mesh yet', {
-      hint: 'Run `cocoon open` on one of your devices for a sign-in link.',
-    });
-  return createMesh({
-    key: await store.key(),
-    engine: browserEngine(),
-    iceServers: [],
-    signalingUrl: signalingUrl(),
-    openSocket: browserSignalingSocket,
-    self: { kind: 'browser', name: browserName(navigator.userAgent), services: [], capabilities: [] },
-    store,
-    ...(token ? { token } : {}),
-    clock: systemClock,
-    log: (level, message, fields) => (level === 'warn' ? console.warn(message, fields) : undefined),
-  });
-}
-
 /** What only a device of the mesh can say of itself is shown to nobody else. */
 function showMember(member: boolean): void {
   element('explain', HTMLParagraphElement).hidden = !member;
   element('devices', HTMLTableElement).hidden = !member;
+  if (!member) element('answer', HTMLElement).hidden = true;
 }
 
-function showSignaling(state: SignalingState): void {
-  switch (state.state) {
+function showState(state: PageState): void {
+  switch (state.kind) {
     case 'connecting':
       return say('Connecting…');
     case 'connected':
@@ -91,12 +50,15 @@ function showSignaling(state: SignalingState): void {
     case 'waiting':
       return say(`${state.message}. Trying again…`, 'problem');
     case 'refused':
-      // Without the link, which the address has forgotten, the older membership signs in.
-      if (fallsBack) return location.reload();
       showMember(false);
-      return sayError(new MeshError(state.code, state.message));
-    case 'closed':
-      return say('Closed', 'problem');
+      return sayError(state.error);
+    case 'revoked':
+      showMember(false);
+      return sayError(
+        new MeshError('revoked', 'This browser was revoked: your devices do not let it in any more', {
+          hint: 'If you want it back, run `cocoon open` on one of your devices: with that link it joins as a new device.',
+        }),
+      );
   }
 }
 
@@ -146,29 +108,41 @@ async function takeOver(): Promise<AbortSignal> {
   return replaced.signal;
 }
 
-async function leaveToNewerTab(mesh: Mesh): Promise<void> {
-  await mesh.close();
+async function leaveToNewerTab(device: BrowserDevice): Promise<void> {
+  await device.close();
   showMember(false);
   say('Another tab of this browser is the device now. Reload to use this one.', 'problem');
 }
 
 async function main(): Promise<void> {
+  // A link that is put into the address of an open page loads nothing by itself.
+  addEventListener('hashchange', () => location.reload());
+  const token = await takeSignInLink(location, (address) => history.replaceState(null, '', address));
   const replaced = await takeOver();
-  const mesh = await join(await BrowserStore.open());
-  const table = new DeviceTable(element('devices', HTMLTableElement), {
-    ping: (device) => ping(mesh, device),
-    open: (device, service) => open(mesh, device, service),
+  const browser = new BrowserDevice({
+    store: await BrowserStore.open(),
+    signalingUrl: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`,
+    token,
+    state: showState,
+    devices: (mesh) => table.show(mesh.devices()),
   });
-  mesh.on('devices', () => table.show(mesh.devices()));
-  mesh.on('signaling', showSignaling);
+  const withMesh = async <T>(use: (mesh: Mesh) => Promise<T>): Promise<T> => {
+    if (!browser.mesh) throw new MeshError('unauthorized');
+    return use(browser.mesh);
+  };
+  const table = new DeviceTable(element('devices', HTMLTableElement), {
+    ping: (device) => withMesh((mesh) => ping(mesh, device)),
+    open: (device, service) => withMesh((mesh) => open(mesh, device, service)),
+    accept: (device) => withMesh((mesh) => mesh.acceptName(device.name)),
+  });
   // A page that goes away says so; the others need not wait for its silence.
-  addEventListener('pagehide', () => void mesh.close());
+  addEventListener('pagehide', () => void browser.close());
   window.addEventListener('pageshow', (event: PageTransitionEvent) => {
     if (event.persisted) location.reload();
   });
-  replaced.addEventListener('abort', () => void leaveToNewerTab(mesh));
-  if (replaced.aborted) await leaveToNewerTab(mesh);
-  else mesh.start();
+  replaced.addEventListener('abort', () => void leaveToNewerTab(browser));
+  if (replaced.aborted) await leaveToNewerTab(browser);
+  else await browser.start();
 }
 
 main().catch(sayError);

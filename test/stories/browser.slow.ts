@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Browser, BrowserContext, Page } from 'playwright-core';
+import type { Browser } from 'playwright-core';
 import { launchChromium } from '../browser/chromium.ts';
 import type { EngineName } from './cocoon-process.ts';
 import { CocoonProcess, enroll, sees } from './cocoon-process.ts';
 import { Origin } from './origin.ts';
+import { connected, peerOf, signInLink, visit, webAddress } from './signed-in-browser.ts';
 
 interface DeviceRow {
   readonly name: string;
@@ -38,22 +39,10 @@ describe('a browser that opens the printed link', () => {
     await origin[Symbol.asyncDispose]();
   });
 
-  /** A fresh one-time link, as `cocoon open` prints it. */
-  async function link(): Promise<string> {
-    return (await laptop.json<{ url: string }>('open')).url;
-  }
-
-  async function visit(context: BrowserContext, url: string): Promise<Page> {
-    const page = await context.newPage();
-    page.on('pageerror', (error) => assert.fail(error));
-    await page.goto(url);
-    return page;
-  }
-
   test('enrolls, is listed, pings a cocoon on either engine and fetches its service over the session', async () => {
     const context = await chromium.newContext();
     const page = await visit(context, String(laptop.ready['web_signin']));
-    await page.getByRole('status').getByText('Connected').waitFor();
+    await connected(page);
     assert.ok(!page.url().includes('token'), 'the address forgets the token');
     const listed = await laptop.json<DeviceRow[]>('devices');
     const browser = listed.find(({ name }) => name.startsWith('chrome'));
@@ -77,30 +66,26 @@ describe('a browser that opens the printed link', () => {
 
   test('keeps its key: a visit without a link is the same device', async () => {
     const context = await chromium.newContext();
-    const first = await visit(context, await link());
-    await first.getByRole('status').getByText('Connected').waitFor();
-    const peer = await first.locator('tr', { hasText: 'this browser' }).getAttribute('data-peer');
+    const first = await visit(context, await signInLink(laptop));
+    await connected(first);
+    const peer = await peerOf(first);
     await first.close();
-    const again = await visit(context, webAddress());
-    await again.getByRole('status').getByText('Connected').waitFor();
-    assert.equal(await again.locator('tr', { hasText: 'this browser' }).getAttribute('data-peer'), peer);
+    const again = await visit(context, webAddress(laptop));
+    await connected(again);
+    assert.equal(await peerOf(again), peer);
     await context.close();
   });
 
   test('cannot use the link a second time, nor join without one', async () => {
-    const url = await link();
+    const url = await signInLink(laptop);
     const first = await chromium.newContext();
-    await (await visit(first, url)).getByRole('status').getByText('Connected').waitFor();
+    await connected(await visit(first, url));
     const second = await chromium.newContext();
     await (await visit(second, url)).getByText('token_used').waitFor();
     const third = await chromium.newContext();
-    await (await visit(third, webAddress())).getByText('unauthorized').waitFor();
+    await (await visit(third, webAddress(laptop))).getByText('unauthorized').waitFor();
     for (const context of [first, second, third]) await context.close();
   });
-
-  function webAddress(): string {
-    return String(laptop.ready['web']);
-  }
 
   /** The page has said that it goes. */
   async function gone(name: string): Promise<void> {
