@@ -22,12 +22,12 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
 }
 
 /** In a thread, because whoever waits for a file blocks his own. */
-const readAWhile = `
+const writeAWhile = `
   const { parentPort, workerData } = require('node:worker_threads');
   const Sqlite = require('node:module').createRequire(workerData.from)('better-sqlite3');
   const database = new Sqlite(workerData.path);
-  database.exec('begin; select * from sqlite_schema');
-  parentPort.postMessage('reading');
+  database.exec('begin immediate');
+  parentPort.postMessage('writing');
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
   database.exec('commit');
   database.close();
@@ -133,14 +133,14 @@ describe('a database', () => {
     });
   });
 
-  test('that another process is just reading for the first time is waited for', async () => {
+  test('that another server is just writing to for the first time is waited for', async () => {
     await inFolder(async (folder) => {
       const path = join(folder, 'signaling.db');
-      const reader = new Worker(readAWhile, { eval: true, workerData: { path, from: import.meta.url } });
-      await once(reader, 'message');
+      const other = new Worker(writeAWhile, { eval: true, workerData: { path, from: import.meta.url } });
+      await once(other, 'message');
       const db = await openDatabase(`sqlite:${path}`);
       await db.destroy();
-      await once(reader, 'exit');
+      await once(other, 'exit');
     });
   });
 
