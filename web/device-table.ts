@@ -8,6 +8,7 @@ import type { Device } from '@cocoon-mesh/mesh';
 const columns = 5;
 
 export interface DeviceActions {
+  devices(): readonly Device[];
   ping(device: Device): Promise<string>;
   open(device: Device, service: string): Promise<void>;
   /** The name belongs to this device from now on. */
@@ -17,7 +18,6 @@ export interface DeviceActions {
 export class DeviceTable {
   readonly #table: HTMLTableElement;
   readonly #actions: DeviceActions;
-  #devices: readonly Device[] = [];
   /** Last round trip by PeerId; survives redrawing. */
   readonly #pings = new Map<string, string>();
 
@@ -27,7 +27,6 @@ export class DeviceTable {
   }
 
   show(devices: readonly Device[]): void {
-    this.#devices = devices;
     const groups = Map.groupBy(devices, ({ foreign, owner }) => (foreign ? owner : null));
     for (const body of this.#table.querySelectorAll('tbody')) body.remove();
     this.#table.append(...[...groups].map(([owner, group]) => this.#group(owner, group)));
@@ -96,7 +95,7 @@ export class DeviceTable {
       shown.value = '…';
       this.#pings.set(device.peerId, await this.#actions.ping(device));
       // The row may have been drawn anew meanwhile.
-      this.show(this.#devices);
+      this.show(this.#actions.devices());
     };
     ping.append(button('Ping', `Ping ${device.name}`, ask), shown);
     return ping;

@@ -131,6 +131,7 @@ async function main(): Promise<void> {
     return use(browser.mesh);
   };
   const table = new DeviceTable(element('devices', HTMLTableElement), {
+    devices: () => browser.mesh?.devices() ?? [],
     ping: (device) => withMesh((mesh) => ping(mesh, device)),
     open: (device, service) => withMesh((mesh) => open(mesh, device, service)),
     accept: (device) => withMesh((mesh) => mesh.acceptName(device.name)),
