@@ -128,7 +128,7 @@ describe('a rotation', () => {
     assert.equal(epochOf(phone), 0);
   });
 
-  test('names the same owner, signs every device and share anew, its own first, and keeps the old secret beside', async () => {
+  test('names the same owner, signs every device and share anew, its own membership after the others, and keeps the old secret beside', async () => {
     const { share } = await claimedShare(first.keys, anna, phone, now());
     mesh.sharesKnown = [share];
     const { prepared, result } = await rotate();
@@ -137,11 +137,11 @@ describe('a rotation', () => {
     assert.equal(device.keyring.keys?.epoch, 1);
     assert.deepEqual(mesh.ownerRecords, keys.records);
     assert.deepEqual([epochOf(self), epochOf(phone), mesh.shares()[0]?.epoch], [1, 1, 1]);
-    assert.deepEqual(mesh.issued, [self, phone, anna.id]);
+    assert.deepEqual(mesh.issued, [phone, self, anna.id]);
     assert.deepEqual(result, { signed: 3, waiting: 0 });
     assert.deepEqual(
       prepared.devices.map(({ peer_id: peerId }) => peerId),
-      [self, phone],
+      [phone, self],
     );
     assert.deepEqual(prepared.owners, [anna.id]);
     assert.equal((await readFile(home.replacedSecret, 'utf8')).trim(), await secretToText(first.secret));

@@ -166,6 +166,11 @@ export class Rotation {
       this.#isOpen = false;
       return { signed: 0, waiting: 0 };
     }
+    const members = await this.#each(
+      plan.members,
+      ({ peerId }) => peerId,
+      (member) => this.#options.desk.signMember(keys, member),
+    );
     let isTold = true;
     try {
       await mesh.tellOwner(keys.records, plan.revocations);
@@ -173,11 +178,6 @@ export class Rotation {
       isTold = false;
       log('info', 'The new owner record waits to be told', { code: toMeshError(thrown).code });
     }
-    const members = await this.#each(
-      plan.members,
-      ({ peerId }) => peerId,
-      (member) => this.#options.desk.signMember(keys, member),
-    );
     const shares = await this.#each(
       plan.shares,
       ({ cocoon }) => cocoon,
@@ -215,12 +215,12 @@ export class Rotation {
   #planOf({ keys, without }: Pending): Pick<RotationPlan, 'members' | 'shares'> {
     const { mesh } = this.#options;
     const members = mesh.members().filter(({ peerId }) => !without.has(peerId));
-    // This device first: the others judge by what it shows.
-    const isOwn = ({ peerId }: ProvenMembership): number => (peerId === mesh.peerId ? 0 : 1);
+    // This device last: what it shows ends whatever is of the old secret, and nobody who stays is to be sent away.
+    const isOwn = ({ peerId }: ProvenMembership): number => (peerId === mesh.peerId ? 1 : 0);
     return {
       members: members
         .toSorted((one, other) => isOwn(one) - isOwn(other))
-        .map((member) => (isOwn(member) === 0 ? member : { ...member, rights: withoutAdmin(member.rights) })),
+        .map((member) => (isOwn(member) === 1 ? member : { ...member, rights: withoutAdmin(member.rights) })),
       shares: mesh
         .shares()
         .filter(({ owner, cocoon }: ProvenShare) => owner === keys.id && !without.has(cocoon)),
