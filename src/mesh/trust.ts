@@ -18,13 +18,9 @@ import type {
   ProvenMembership,
   ProvenShare,
   RevocationMessage,
-  Rights,
   ShareProof,
 } from '@cocoon-mesh/protocol';
 import {
-  commonRights,
-  coOwnerRights,
-  includesRights,
   limits,
   MeshError,
   peekMembership,
@@ -37,28 +33,16 @@ import type { GivenRight } from './known-owner.ts';
 import { KnownOwner } from './known-owner.ts';
 import type { KnownShare } from './known-shares.ts';
 import { KnownShares } from './known-shares.ts';
+import type { Standing } from './standing.ts';
+import { standingOf } from './standing.ts';
 import { supersedes } from './supersedes.ts';
 import type { TrustEvent, TrustListener } from './trust-event.ts';
 import type { TrustState } from './trust-state.ts';
 import { damaged, parseTrustState } from './trust-state.ts';
 
+export type { Standing } from './standing.ts';
 export type { TrustEvent } from './trust-event.ts';
 export type { TrustState } from './trust-state.ts';
-
-/** Who a peer is to this one, and what it may do here. */
-export interface Standing {
-  readonly peerId: string;
-  /** What counts: not always what was shown, see `member`. */
-  readonly membership: ProvenMembership;
-  /** Why we may meet although our owners differ; null for a peer of my owner. */
-  readonly share: ProvenShare | null;
-  /** `shared`: a cocoon of another owner that my owner was given. */
-  readonly relation: 'own' | 'co-owner' | 'guest' | 'shared';
-  /** What the peer may do at this one: nothing for `shared`. */
-  readonly rights: Rights;
-  /** Seconds since 1970, or null. */
-  readonly expires: number | null;
-}
 
 export interface TrustOptions {
   readonly clock: Clock;
@@ -191,14 +175,13 @@ export class Trust {
     // What is wrong with a share does not matter where a better one is known.
     const refusal = share && (await this.share(share).then(noRefusal, (thrown: unknown) => thrown));
     const proven = await this.member(peerId, membership);
-    if (proven.owner === this.owner)
-      return { peerId, membership: proven, share: null, relation: 'own', ...termsOf(proven) };
+    if (proven.owner === this.owner) return standingOf(proven, null, this.owner);
     const found = this.#shareWith(proven);
     if (!found)
       throw new MeshError('denied', 'The device belongs to another owner', { cause: refusal ?? undefined });
     const objection = this.#objectionToShare(found);
     if (objection) throw objection;
-    return standing(proven, found, this.owner);
+    return standingOf(proven, found, this.owner);
   }
 
   /** Does what was judged before still stand? Asked at every new stream. */
@@ -476,26 +459,6 @@ function newestOf(offered: OwnMembership, known: KnownOwner): OwnMembership {
 
 function rightOf(share: ProvenShare): GivenRight {
   return { ...share, peerId: share.cocoon };
-}
-
-function termsOf({ rights, expires }: ProvenMembership): Pick<Standing, 'rights' | 'expires'> {
-  return { rights, expires };
-}
-
-function standing(membership: ProvenMembership, share: ProvenShare, mine: string | null): Standing {
-  const { peerId } = membership;
-  const ends = [membership.expires, share.expires].filter((end) => end !== null);
-  const expires = ends.length === 0 ? null : Math.min(...ends);
-  if (share.owner !== mine) return { peerId, membership, share, relation: 'shared', rights: [], expires };
-  const relation = includesRights(share.rights, coOwnerRights) ? 'co-owner' : 'guest';
-  return {
-    peerId,
-    membership,
-    share,
-    relation,
-    rights: commonRights(membership.rights, share.rights),
-    expires,
-  };
 }
 
 function noRefusal(): null {
