@@ -16,10 +16,12 @@ import { defaultLimits } from './server-limits.ts';
 import type { TestDevice, TestServer } from './test-client.ts';
 import {
   TestPeer,
+  newCoOwnRedemption,
   newDevice,
   newMembership,
   newNonce,
   newOwner,
+  newRecord,
   newRedemption,
   seconds,
   signSignIn,
@@ -168,6 +170,56 @@ describe('the HTTP routes', () => {
     assert.equal((await post(run, '/claims', { redemption }, token)).body['receipt'], receipt);
     const denied = await call(run, '/cocoons', { token });
     assert.deepEqual([denied.status, denied.code], [403, 'denied']);
+  });
+
+  test('show a shared cocoon as it says of itself to the other owner, apart from lookups', async () => {
+    await using run = await startTestServer();
+    const { owner, anna, bert, peer } = await household(run);
+    const tom = await newDevice(await newOwner(), run.clock, { name: 'tom' });
+    const guests = await newOwner();
+    const guest = await newDevice(guests, run.clock, { name: 'guest' });
+    const redemption = await newCoOwnRedemption(owner, run, anna.key.peerId, guests);
+    const claims = String((await logIn(run, guest.key)).body['access_token']);
+    assert.equal((await post(run, '/claims', { redemption }, claims)).code, 'denied');
+    const stranger = await tokenOf(run, tom);
+    assert.equal((await post(run, '/claims', { redemption }, stranger)).code, 'token_invalid');
+    const token = await tokenOf(run, guest);
+    const { body } = await post(run, '/claims', { redemption }, token);
+    await verifyReceipt(String(body['receipt']), peekGrant(redemption.grant), guests.id);
+    await peer.next('share');
+
+    const unseen = await call(run, `/cocoons/${anna.key.peerId}`, { token });
+    assert.equal(unseen.code, 'not_found');
+    const capabilities = [{ protocol: 'tasks', version: '1.0.0' }];
+    const services = [{ name: 'for-guests', type: 'http' } as const];
+    const content = { name: 'anna', audience: guests.id, capabilities, services };
+    peer.send({ type: 'record', record: await newRecord(anna.key, run.clock, content) });
+    await peer.quiet();
+    const one = await call(run, `/cocoons/${anna.key.peerId}`, { token });
+    assert.deepEqual(one.body, {
+      peer_id: anna.key.peerId,
+      name: 'anna',
+      kind: 'cocoon',
+      services,
+      capabilities,
+      location: null,
+      owner: owner.id,
+      shared: true,
+      online: true,
+      load: 0,
+      last_seen: seconds(run.clock),
+    });
+    assert.deepEqual((await call(run, '/cocoons', { token })).body, { cocoons: [one.body] });
+    const offered = await call(run, `/cocoons/${anna.key.peerId}/services`, { token });
+    assert.deepEqual(offered.body, { services });
+    const found = await call(run, '/cocoons/by-capability?protocol=tasks&version=^1.0.0', { token });
+    assert.deepEqual(found.body, { cocoons: [] });
+    // Other devices of its owner, and the cocoon for others, look like none.
+    assert.deepEqual((await call(run, `/cocoons/${bert.key.peerId}`, { token })).body, unseen.body);
+    const { body: other } = await call(run, `/cocoons/${anna.key.peerId}`, { token: stranger });
+    assert.deepEqual(other, unseen.body);
+    const own = await call(run, `/cocoons/${anna.key.peerId}`, { token: await tokenOf(run, bert) });
+    assert.deepEqual([own.body['shared'], own.body['location']], [false, 'home']);
   });
 
   test('give no token for a signature of another address, or for a membership of another device', async () => {
