@@ -1,45 +1,28 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { DeviceEntry, OwnerKeys, ShareProof, SigningKey } from '@cocoon-mesh/protocol';
-import {
-  coOwnerRights,
-  createOwnerSecret,
-  createSetupToken,
-  generateSigningKey,
-  memberRights,
-  ownerKeys,
-  readSetupToken,
-  redeem,
-  signDeviceRecord,
-  signMembership,
-  signReceipt,
-  signRevocation,
-} from '@cocoon-mesh/protocol';
-import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
+import type { DeviceEntry, ShareProof, SigningKey } from '@cocoon-mesh/protocol';
+import { generateSigningKey, signDeviceRecord, signRevocation } from '@cocoon-mesh/protocol';
 import type { Pins } from './directory.ts';
 import { Directory } from './directory.ts';
-import { Trust } from './trust.ts';
+import type { Party } from './trust-parties.contract.ts';
+import { TrustOfPeer, member, newOwner, now, share } from './trust-parties.contract.ts';
 
-const clock = new SteppedClock();
-const now = Math.floor(clock.now() / 1000);
-const mine = await ownerKeys((await createOwnerSecret()).secret);
-const theirs = await ownerKeys((await createOwnerSecret()).secret);
-const signaling = await generateSigningKey();
+const [mine, theirs, third] = [await newOwner(), await newOwner(), await newOwner()];
 const me = await generateSigningKey();
+const theirName = theirs.keys.id.slice(4, 12);
 
 async function entry(
   key: SigningKey,
   name: string,
   change: {
-    owner?: OwnerKeys;
+    owner?: Party;
     seq?: number;
     expires?: number;
-    member?: SigningKey;
+    holder?: SigningKey;
     audience?: string;
     share?: ShareProof;
   } = {},
 ): Promise<DeviceEntry> {
-  const member = change.member ?? key;
   const { audience, share, expires } = change;
   return {
     peer_id: key.peerId,
@@ -54,51 +37,29 @@ async function entry(
       ...(audience === undefined ? {} : { audience }),
       iat: now,
     }),
-    membership: await signMembership(change.owner ?? mine, {
-      peerId: member.peerId,
-      serial: 1,
-      rights: memberRights,
-      now,
-      ...(expires === undefined ? {} : { expires }),
-    }),
+    membership: await member(
+      change.owner ?? mine,
+      change.holder ?? key,
+      expires === undefined ? {} : { expires },
+    ),
     ...(share ? { share } : {}),
     last_seen: now,
   };
 }
 
-/** A cocoon of one owner that another has claimed. */
-async function shared(cocoon: SigningKey, owner = theirs, coOwner = mine): Promise<ShareProof> {
-  const { token } = await createSetupToken(owner, {
-    scope: 'co-own',
-    rights: coOwnerRights,
-    now,
-    expires: now + 3600,
-    signaling: 'ws://signaling.example/ws',
-    receiptKey: signaling.publicKey,
-    cocoon: cocoon.peerId,
-  });
-  const read = await readSetupToken(token);
-  const redemption = await redeem(read, coOwner.key, coOwner.id, coOwner.records);
-  const receipt = await signReceipt(signaling, { jti: read.grant.jti, redeemer: coOwner.id, now });
-  return { kind: 'claim', redemption, receipt };
-}
-
 /** An entry of a cocoon of theirs that is shared with me. */
-async function foreign(key: SigningKey, name: string, owner = theirs): Promise<DeviceEntry> {
-  return entry(key, name, { owner, audience: mine.id, share: await shared(key, owner) });
+async function foreign(key: SigningKey, name: string): Promise<DeviceEntry> {
+  return entry(key, name, {
+    owner: theirs,
+    audience: mine.keys.id,
+    share: await share(theirs, key, mine),
+  });
 }
 
 async function directory(pins: Pins = {}) {
   const saved: Pins[] = [];
   const rejected: string[] = [];
-  const trust = await Trust.open({
-    clock,
-    self: me.peerId,
-    state: null,
-    save: () => undefined,
-    report: () => undefined,
-  });
-  await trust.adopt(await signMembership(mine, { peerId: me.peerId, serial: 1, rights: memberRights, now }));
+  const { trust } = await TrustOfPeer.create(me, await member(mine, me));
   const made = new Directory({
     trust,
     self: me.peerId,
@@ -124,7 +85,7 @@ test('a device of another owner, with a stolen or ended membership, or with anot
   const honest = await entry(ben, 'ben');
   const wrong = [
     await entry(anna, 'server', { owner: theirs }),
-    await entry(anna, 'server', { member: ben }),
+    await entry(anna, 'server', { holder: ben }),
     await entry(anna, 'server', { expires: now }),
     { ...(await entry(anna, 'server')), record: honest.record },
   ];
@@ -196,7 +157,7 @@ test('a device that was revoked is not listed any more, nor found by name', asyn
   const { made, trust } = await directory();
   await made.apply(await entry(key, 'server'));
   const entryOf = { kind: 'device', subject: key.peerId, now } as const;
-  await trust.learn(mine.id, undefined, [await signRevocation(mine, [], entryOf)]);
+  await trust.learn(mine.keys.id, undefined, [await signRevocation(mine.keys, [], entryOf)]);
   assert.deepEqual(made.all(), []);
   assert.equal(made.get(key.peerId), undefined);
   assert.throws(() => made.resolve('server'), { code: 'device_not_found' });
@@ -205,8 +166,8 @@ test('a device that was revoked is not listed any more, nor found by name', asyn
 test('a record that my device wrote for another owner is not shown as what it says to me', async () => {
   const key = await generateSigningKey();
   const { made, rejected } = await directory();
-  assert.equal(await made.apply(await entry(key, 'server', { audience: theirs.id })), false);
-  assert.equal(await made.apply(await entry(key, 'server', { audience: mine.id })), false);
+  assert.equal(await made.apply(await entry(key, 'server', { audience: theirs.keys.id })), false);
+  assert.equal(await made.apply(await entry(key, 'server', { audience: mine.keys.id })), false);
   assert.equal(rejected.length, 2);
 });
 
@@ -215,8 +176,9 @@ describe('a cocoon of another owner that is shared with mine', () => {
     const key = await generateSigningKey();
     const { made, saved } = await directory();
     assert.ok(await made.apply(await foreign(key, 'gpu')));
-    const name = `gpu@${theirs.id.slice(4, 12)}`;
-    for (const text of [name, `gpu@${theirs.id}`, key.peerId]) assert.equal(made.resolve(text).name, name);
+    const name = `gpu@${theirName}`;
+    for (const text of [name, `gpu@${theirs.keys.id}`, key.peerId])
+      assert.equal(made.resolve(text).name, name);
     assert.deepEqual(saved, [{ [name]: key.peerId }]);
     assert.equal(made.resolve(name).standing.relation, 'shared');
   });
@@ -236,15 +198,15 @@ describe('a cocoon of another owner that is shared with mine', () => {
     const { made } = await directory();
     await made.apply(await foreign(first, 'gpu'));
     await made.apply(await foreign(second, 'gpu'));
-    assert.equal(made.resolve(`gpu@${theirs.id.slice(4, 12)}`).record.peer_id, first.peerId);
+    assert.equal(made.resolve(`gpu@${theirName}`).record.peer_id, first.peerId);
   });
 
   test('shows what is written for me, and no record that is written for others or its owner', async () => {
     const key = await generateSigningKey();
     const { made } = await directory();
-    const share = await shared(key);
-    assert.equal(await made.apply(await entry(key, 'gpu', { owner: theirs, share })), false);
-    const forOthers = await entry(key, 'gpu', { owner: theirs, share, audience: theirs.id });
+    const proof = await share(theirs, key, mine);
+    assert.equal(await made.apply(await entry(key, 'gpu', { owner: theirs, share: proof })), false);
+    const forOthers = await entry(key, 'gpu', { owner: theirs, share: proof, audience: theirs.keys.id });
     assert.equal(await made.apply(forOthers), false);
     assert.deepEqual(made.all(), []);
   });
@@ -252,12 +214,11 @@ describe('a cocoon of another owner that is shared with mine', () => {
   test('is not listed with a share of another cocoon, with another owner, or without one', async () => {
     const [key, other] = [await generateSigningKey(), await generateSigningKey()];
     const { made } = await directory();
-    const third = await ownerKeys((await createOwnerSecret()).secret);
-    const common = { owner: theirs, audience: mine.id };
+    const common = { owner: theirs, audience: mine.keys.id };
     const wrong = [
       await entry(key, 'gpu', common),
-      await entry(key, 'gpu', { ...common, share: await shared(other) }),
-      await entry(key, 'gpu', { ...common, share: await shared(key, theirs, third) }),
+      await entry(key, 'gpu', { ...common, share: await share(theirs, other, mine) }),
+      await entry(key, 'gpu', { ...common, share: await share(theirs, key, third) }),
     ];
     for (const each of wrong) assert.equal(await made.apply(each), false);
     assert.deepEqual(made.all(), []);
@@ -265,14 +226,15 @@ describe('a cocoon of another owner that is shared with mine', () => {
 
   test('is gone when its owner takes the share back, and when mine gives it back', async () => {
     for (const [owner, content] of [
-      [theirs, { kind: 'owner', subject: mine.id, now }],
+      [theirs, { kind: 'owner', subject: mine.keys.id, now }],
       [mine, { kind: 'share', subject: '', now }],
     ] as const) {
       const key = await generateSigningKey();
       const { made, trust } = await directory();
       await made.apply(await foreign(key, 'gpu'));
       const subject = content.subject || key.peerId;
-      await trust.learn(owner.id, undefined, [await signRevocation(owner, [], { ...content, subject })]);
+      const list = [await signRevocation(owner.keys, [], { ...content, subject })];
+      await trust.learn(owner.keys.id, undefined, list);
       assert.deepEqual(made.all(), []);
     }
   });
@@ -283,8 +245,8 @@ test('a peer of another owner that may come here is no device of mine to see', a
   const { made, rejected } = await directory();
   const visitor = await entry(key, 'visitor', {
     owner: theirs,
-    audience: mine.id,
-    share: await shared(me, mine, theirs),
+    audience: mine.keys.id,
+    share: await share(mine, me, theirs),
   });
   const { standing } = await made.verify(visitor.peer_id, visitor.record, visitor.membership, visitor.share);
   assert.equal(standing.relation, 'co-owner');

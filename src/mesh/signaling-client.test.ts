@@ -239,6 +239,34 @@ test('a refusal that can never turn into a welcome ends the trying, any other do
   all.client.close();
 });
 
+test('a membership that does not count is shown again, slowly: after a rotation a new one comes in its own time', async () => {
+  const all = harness();
+  for (let round = 0; round < 3; round++) {
+    if (round === 0) all.client.start();
+    all.last().events.open('cocoon.v1.msgpack');
+    all.last().say({ type: 'error', code: 'membership_invalid', message: 'an older epoch' });
+    all.last().events.closed(1008, '');
+    assert.equal(all.client.state.state, 'waiting');
+    all.clock.step(59_999);
+    assert.equal(all.sockets.length, round + 1);
+    all.clock.step(1);
+    assert.equal(all.sockets.length, round + 2);
+  }
+  all.client.close();
+});
+
+test('a device that was revoked is not asked for again', async () => {
+  const all = harness();
+  all.client.start();
+  all.last().events.open('cocoon.v1.msgpack');
+  all.last().say({ type: 'error', code: 'revoked', message: 'The right was revoked' });
+  all.last().events.closed(1008, '');
+  assert.equal(all.client.state.state, 'refused');
+  all.clock.step(3_600_000);
+  assert.equal(all.sockets.length, 1);
+  all.client.close();
+});
+
 test('a request ends with its answer, its error, its time limit or the connection', async () => {
   const all = harness();
   const socket = await signIn(all);
