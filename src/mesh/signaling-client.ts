@@ -85,6 +85,7 @@ export interface SignalingClientOptions {
 const finalCodes = new Set([
   'token_invalid',
   'token_expired',
+  'token_not_yet_valid',
   'token_used',
   'token_wrong_signaling',
   'membership_expired',
