@@ -1,12 +1,14 @@
 /**
  * `npm run demo`: a mesh of three cocoons on this machine (laptop, server, gpu), each a process with a home of
- * its own, with real services to try every command on. Ctrl-C ends everything and, unless COCOON_DEMO_HOME names
- * a place to keep, leaves nothing behind. `--check` starts it, tries some commands and ends.
+ * its own, with real services to try every command on, and a friend with a mesh of her own, who may use one
+ * service of the gpu. Ctrl-C ends everything and, unless COCOON_DEMO_HOME names a place to keep, leaves nothing
+ * behind. `--check` starts it, tries some commands and ends.
  */
 
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { systemClock } from '@cocoon-mesh/protocol';
 import { DemoDevice } from './demo/device.ts';
 import { gitServer } from './demo/git.ts';
 import { DemoPostgres } from './demo/postgres.ts';
@@ -17,10 +19,12 @@ interface Mesh {
   readonly laptop: DemoDevice;
   readonly server: DemoDevice;
   readonly gpu: DemoDevice;
+  readonly friend: DemoDevice;
   readonly git: boolean;
   readonly postgres: boolean;
 }
 
+const sharedLimitMs = 20_000;
 const checking = process.argv.includes('--check');
 
 await untilEnded(async (ended) => {
@@ -48,7 +52,7 @@ async function start(parts: AsyncDisposableStack): Promise<Mesh> {
   const postgres = await DemoPostgres.start(await folder(root, 'postgres'));
   if (postgres) parts.use(postgres);
 
-  console.log('Starting laptop, server and gpu…');
+  console.log('Starting laptop, server, gpu and a friend…');
   const laptop = parts.use(
     await DemoDevice.start(join(root, 'laptop'), ['up', '--port', '0', '--name', 'laptop']),
   );
@@ -66,7 +70,14 @@ async function start(parts: AsyncDisposableStack): Promise<Mesh> {
     ...(postgres ? [`postgres:${postgres.port}:tcp`] : []),
   ]);
   const gpu = await enroll('gpu', [`echo:${echo.port}:http:/health`]);
-  return { laptop, server, gpu, git: git !== null, postgres: postgres !== null };
+  const { signaling } = laptop.ready;
+  const friend = parts.use(
+    await DemoDevice.start(join(root, 'friend'), ['run', '--name', 'friend', '--signaling', signaling]),
+  );
+  const narrow = ['--scope', 'co-own', '--cocoon', 'gpu', '--service', 'echo'];
+  const token = await laptop.run('generate-token', ...narrow);
+  await friend.runWith(token, 'claim', '-');
+  return { laptop, server, gpu, friend, git: git !== null, postgres: postgres !== null };
 }
 
 async function demoHome(parts: AsyncDisposableStack): Promise<string> {
@@ -88,7 +99,7 @@ async function folder(root: string, name: string): Promise<string> {
   return path;
 }
 
-async function guide({ laptop, git, postgres }: Mesh): Promise<string> {
+async function guide({ laptop, friend, git, postgres }: Mesh): Promise<string> {
   const { home, ready } = laptop;
   const clone = `git -c http.extraHeader="Authorization: Bearer $(cat ${home}/gateway.token)" clone ${ready.gateway}/proxy/server/git/cocoon.git`;
   return [
@@ -116,6 +127,13 @@ async function guide({ laptop, git, postgres }: Mesh): Promise<string> {
     '  npx cocoon doctor',
     '  npx cocoon logs --follow',
     '',
+    'A friend has a mesh of her own, and may use one service of your gpu:',
+    '',
+    `  npx cocoon devices --home ${friend.home}`,
+    `  npx cocoon fetch ${await sharedName(friend)}/echo/hers --home ${friend.home}`,
+    '  npx cocoon owners list                          # and: npx cocoon owners remove OWNER',
+    '  npx cocoon audit',
+    '',
     ...(ready.web_signin
       ? ['The web page, signed in once, within 10 minutes:', `  ${ready.web_signin}`, '']
       : []),
@@ -123,12 +141,24 @@ async function guide({ laptop, git, postgres }: Mesh): Promise<string> {
   ].join('\n');
 }
 
+/** What the gpu is called where it is another owner's. @throws Error when it is not there in time */
+async function sharedName(friend: DemoDevice): Promise<string> {
+  for (const end = systemClock.monotonic() + sharedLimitMs; systemClock.monotonic() < end;) {
+    const devices = JSON.parse(await friend.run('devices', '--json')) as Described[];
+    const shared = devices.find(({ name, online }) => online && name.startsWith('gpu@'));
+    if (shared) return shared.name;
+  }
+  throw new Error('The demo does not work: the friend does not see the gpu');
+}
+
 interface Described {
+  readonly name: string;
+  readonly online: boolean;
   readonly services: readonly { readonly name: string; readonly healthy: boolean | null }[];
 }
 
 /** @throws Error naming what did not work */
-async function check({ laptop, server, gpu, git, postgres }: Mesh): Promise<void> {
+async function check({ laptop, server, gpu, friend, git, postgres }: Mesh): Promise<void> {
   const names = (JSON.parse(await laptop.run('devices', '--json')) as { name: string }[]).map(
     ({ name }) => name,
   );
@@ -140,7 +170,9 @@ async function check({ laptop, server, gpu, git, postgres }: Mesh): Promise<void
   expect(notes?.healthy === true, 'the health of a service of another device');
   expect((await gpu.run('fetch', 'server/notes/')).includes('hello.txt'), 'fetch from gpu');
   expect((await server.run('fetch', 'gpu/echo/x')).includes('"url":"/x"'), 'fetch from server');
-  console.log(`Works: 3 devices${git ? ', git' : ''}${postgres ? ', postgres' : ''}.`);
+  const shared = await sharedName(friend);
+  expect((await friend.run('fetch', `${shared}/echo/y`)).includes('"url":"/y"'), 'fetch of what is shared');
+  console.log(`Works: 3 devices and a friend's${git ? ', git' : ''}${postgres ? ', postgres' : ''}.`);
 }
 
 function expect(truth: boolean, what: string): void {

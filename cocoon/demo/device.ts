@@ -45,7 +45,13 @@ export class DemoDevice implements AsyncDisposable {
 
   /** A command of this device, to its end: what it printed. */
   async run(...args: readonly string[]): Promise<string> {
-    const child = spawn(bin, [...args, '--home', this.home], { stdio: ['ignore', 'pipe', 'inherit'] });
+    return this.runWith('', ...args);
+  }
+
+  /** @param input goes to stdin, where a token is safe from other programs */
+  async runWith(input: string, ...args: readonly string[]): Promise<string> {
+    const child = spawn(bin, [...args, '--home', this.home], { stdio: ['pipe', 'pipe', 'inherit'] });
+    child.stdin.end(input);
     let text = '';
     child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()));
     const [code] = (await once(child, 'close')) as [number | null];
