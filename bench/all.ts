@@ -8,6 +8,7 @@ const programs: readonly (readonly string[])[] = [
   ['engines.ts'],
   ['connect.ts'],
   ['daemon.ts'],
+  ['signaling.ts'],
 ];
 
 for (const [program = '', ...args] of programs) {

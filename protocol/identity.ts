@@ -7,7 +7,7 @@ import { publicKeyFromRaw } from '@libp2p/crypto/keys';
 import { peerIdFromPublicKey, peerIdFromString } from '@libp2p/peer-id';
 import type { CryptoKey } from 'jose';
 import type { Bytes } from './bytes.ts';
-import { concat, fromBase64Url, fromHex, lengthPrefixed, utf8 } from './bytes.ts';
+import { concat, fromBase64Url, fromHex, lengthPrefixed, toBase64Url, utf8 } from './bytes.ts';
 import { MeshError } from './errors.ts';
 
 export interface SigningKey {
@@ -83,8 +83,19 @@ export function publicKeyOf(peerId: string): Bytes {
   throw new MeshError('bad_message', 'That is not the PeerId of an Ed25519 key');
 }
 
+/** Importing is a job of its own for WebCrypto, and the same few keys come again and again. */
+const imported = new Map<string, CryptoKey>();
+const maxImported = 1000;
+
 export async function importPublicKey(publicKey: Uint8Array): Promise<CryptoKey> {
-  return crypto.subtle.importKey('raw', new Uint8Array(publicKey), 'Ed25519', true, ['verify']);
+  const name = toBase64Url(publicKey);
+  const known = imported.get(name);
+  if (known) return known;
+  const key = await crypto.subtle.importKey('raw', new Uint8Array(publicKey), 'Ed25519', true, ['verify']);
+  const [oldest] = imported.keys();
+  if (imported.size >= maxImported && oldest !== undefined) imported.delete(oldest);
+  imported.set(name, key);
+  return key;
 }
 
 /** Signature over the label and the length-prefixed parts. */

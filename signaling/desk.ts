@@ -101,7 +101,7 @@ export class Desk {
     if (!presence.go(peer)) return;
     log.info({ peer: peer.peerId, owner: peer.owner }, 'A peer left');
     try {
-      await store.seen([peer.peerId], ownership.nowSeconds);
+      await store.seen(peer.peerId, ownership.nowSeconds);
     } catch (thrown) {
       log.error({ error: String(thrown) }, 'When a peer was last seen could not be stored');
     }

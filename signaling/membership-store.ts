@@ -86,7 +86,14 @@ export async function membershipOf(db: Db, owner: string, peerId: string): Promi
   return row ? membershipFromRow(row) : null;
 }
 
-export async function saveMembership(db: Db, membership: StoredMembership): Promise<void> {
+export async function saveMembership(
+  db: Db,
+  membership: StoredMembership,
+  known: StoredMembership | null,
+): Promise<void> {
+  // Every sign-in comes through here, and a write waits for the disk.
+  if (known && isSame(known, membership) && JSON.stringify(known.proof) === JSON.stringify(membership.proof))
+    return;
   const { owner, peerId } = membership;
   const row = {
     owner,
@@ -106,6 +113,9 @@ export async function saveMembership(db: Db, membership: StoredMembership): Prom
     .execute();
 }
 
+/** When a device was last seen is written when it goes; for a server that is killed this must do. */
+const staleSeconds = 3600;
+
 /** @param owner the one it has just signed in for; null: as it is */
 export async function saveDevice(
   db: Db,
@@ -116,6 +126,8 @@ export async function saveDevice(
   const known = await db.selectFrom('device').selectAll().where('peer_id', '=', peerId).executeTakeFirst();
   const counts = known && known.seq >= seq ? { seq: known.seq, record: known.record } : { seq, record };
   const row = { peer_id: peerId, ...counts, last_seen: lastSeen, owner: owner ?? known?.owner ?? null };
+  const isNews = known?.seq !== row.seq || known.record !== row.record || known.owner !== row.owner;
+  if (!isNews && lastSeen - known.last_seen < staleSeconds) return counts;
   await db
     .insertInto('device')
     .values(row)

@@ -179,7 +179,7 @@ export function shareStoreContract(database: string, lab: StoreLab): void {
       }
       const [first, second, third, last] = owners;
       assert.ok(first && second && third && last);
-      await store.seen(['device 3'], now + 30 * day);
+      await store.seen('device 3', now + 30 * day);
       const known = async (): Promise<boolean[]> =>
         Promise.all(owners.map(async ({ id }) => (await store.owner(id)) !== null));
       await store.forgetExpired(now + 30 * day, { maxIdleOwners: 1 });

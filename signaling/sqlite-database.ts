@@ -4,6 +4,7 @@ import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { MeshError } from '@cocoon-mesh/protocol';
 import Sqlite from 'better-sqlite3';
+import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { SqliteAdapter, SqliteDialect, SqliteDriver } from 'kysely';
 import { SerialDriver, databaseError } from './serial-driver.ts';
 
@@ -11,6 +12,8 @@ import { SerialDriver, databaseError } from './serial-driver.ts';
 const busyTimeoutMs = 5_000;
 /** Two servers that start on a new file get in each other's way once or twice. */
 const maxSwitches = 50;
+/** The server has about a hundred. */
+const maxStatements = 500;
 
 /** @throws MeshError database_corrupt | storage_failed */
 export function openSqliteFile(path: string): Sqlite.Database {
@@ -70,11 +73,37 @@ export class SerialSqliteDialect extends SqliteDialect {
    * A plain `begin` only reads at first; when another server writes before our own first write, SQLite can but fail.
    */
   override createDriver(): SerialDriver {
-    return new SerialDriver(new SqliteDriver({ database: this.#database }), ['begin immediate']);
+    const database = new PreparedOnce(this.#database);
+    return new SerialDriver(new SqliteDriver({ database }), ['begin immediate']);
   }
 
   override createAdapter(): SqliteAdapter {
     return new TransactionalAdapter();
+  }
+}
+
+/** Preparing a statement takes longer than running it. SQLite itself prepares it anew when tables change. */
+class PreparedOnce implements SqliteDatabase {
+  readonly #database: Sqlite.Database;
+  readonly #statements = new Map<string, SqliteStatement>();
+
+  constructor(database: Sqlite.Database) {
+    this.#database = database;
+  }
+
+  prepare(text: string): SqliteStatement {
+    const known = this.#statements.get(text);
+    if (known) return known;
+    const statement: SqliteStatement = this.#database.prepare(text);
+    // Lists of different lengths are different texts.
+    if (this.#statements.size >= maxStatements) this.#statements.clear();
+    this.#statements.set(text, statement);
+    return statement;
+  }
+
+  close(): void {
+    this.#statements.clear();
+    this.#database.close();
   }
 }
 

@@ -22,6 +22,7 @@ import {
   saveDevice,
   saveMembership,
 } from './membership-store.ts';
+import { LastSeen } from './last-seen.ts';
 import type { StoredOwner } from './owner-store.ts';
 import { keepOwner, outdated, ownerOf } from './owner-store.ts';
 import type { OwnerNews, RevocationList } from './revocation-store.ts';
@@ -42,9 +43,11 @@ export interface AdmitLimits {
 export class Store {
   readonly shares: ShareStore;
   readonly #db: Kysely<Tables>;
+  readonly #lastSeen: LastSeen;
 
   constructor(db: Kysely<Tables>) {
     this.#db = db;
+    this.#lastSeen = new LastSeen(db);
     this.shares = new ShareStore(db);
   }
 
@@ -104,7 +107,7 @@ export class Store {
       const known = await membershipOf(db, owner.id, shown.peerId);
       if (!known) await assertRoom(db, owner.id, limits.maxDevices);
       const membership = await counting(db, known, shown, newest, limits.nowSeconds);
-      await saveMembership(db, membership);
+      await saveMembership(db, membership, known);
       const record = await saveDevice(db, owner.id, shown.peerId, device);
       return { ...record, lastSeen: device.lastSeen, membership };
     });
@@ -140,7 +143,7 @@ export class Store {
       if (!known) await assertRoom(db, owner.id, limits.maxDevices);
       const counts = await counting(db, known, membership, newest, limits.nowSeconds);
       if (counts !== membership || (known && isSame(known, membership))) return false;
-      await saveMembership(db, membership);
+      await saveMembership(db, membership, known);
       return true;
     });
   }
@@ -150,13 +153,8 @@ export class Store {
     return this.#change((db) => saveDevice(db, null, peerId, { ...record, lastSeen }));
   }
 
-  async seen(peerIds: readonly string[], lastSeen: number): Promise<void> {
-    if (peerIds.length === 0) return;
-    await this.#db
-      .updateTable('device')
-      .set({ last_seen: lastSeen })
-      .where('peer_id', 'in', peerIds)
-      .execute();
+  async seen(peerId: string, lastSeen: number): Promise<void> {
+    await this.#lastSeen.note(peerId, lastSeen);
   }
 
   /** Every device of the owner that is neither revoked nor past its time. */
