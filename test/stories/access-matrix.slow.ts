@@ -7,7 +7,14 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { capabilityOpenSchema, encode, streamProtocols, tasksOpenSchema, utf8 } from '@cocoon-mesh/protocol';
+import {
+  capabilityOpenSchema,
+  concat,
+  encode,
+  streamProtocols,
+  tasksOpenSchema,
+  utf8,
+} from '@cocoon-mesh/protocol';
 import { HostileSignaling } from '../doubles/hostile-signaling.ts';
 import { CocoonProcess, command, enroll, failure, sees } from './cocoon-process.ts';
 import { Origin } from './origin.ts';

@@ -7,7 +7,7 @@ import { createMesh, resetCodeOf } from '@cocoon-mesh/mesh';
 import type { Mesh, SelfDescription, Stream } from '@cocoon-mesh/mesh';
 import { selectEngine } from '@cocoon-mesh/mesh/engines/select.node.ts';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
-import type { OwnerAnswer, OwnerRequest, SigningKey } from '@cocoon-mesh/protocol';
+import type { OwnerAnswer, OwnerRequest, SetupToken, SigningKey } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   ResetCode,
@@ -51,17 +51,34 @@ export class WirePeer implements AsyncDisposable {
   ): Promise<WirePeer> {
     const setup = await readSetupToken(token);
     const key = await generateSigningKey();
-    const store = new MemoryStore(null);
+    return WirePeer.#start(key, new MemoryStore(null), self, signalingUrl ?? setup.grant.signaling, setup);
+  }
+
+  /** The same key and membership at another signaling server, with everything forgotten that others told it. */
+  async elsewhere(signalingUrl: string): Promise<WirePeer> {
+    const self = this.mesh.devices().find((device) => device.self);
+    await this.mesh.close();
+    const store = new MemoryStore(this.store.membership);
+    return WirePeer.#start(this.key, store, { kind: 'cocoon', name: self?.name ?? 'peer' }, signalingUrl);
+  }
+
+  static async #start(
+    key: SigningKey,
+    store: MemoryStore,
+    self: Pick<SelfDescription, 'kind' | 'name'>,
+    signalingUrl: string,
+    token?: SetupToken,
+  ): Promise<WirePeer> {
     const { engine } = await selectEngine('auto');
     const mesh = await createMesh({
       key,
       engine,
       iceServers: [],
-      signalingUrl: signalingUrl ?? setup.grant.signaling,
+      signalingUrl,
       openSocket: nodeSignalingSocket,
       self: { ...self, services: [], capabilities: [] },
       store,
-      token: setup,
+      ...(token ? { token } : {}),
       clock: systemClock,
       log: () => undefined,
     });
