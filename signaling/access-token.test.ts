@@ -227,8 +227,10 @@ describe('the key of access tokens', () => {
       const token = await newToken(await newIssuer(db, wrong));
       const issuer = await newIssuer(db, clock);
       assert.notEqual(kid(await newToken(issuer)), kid(token));
-      assert.equal(await accepts(issuer, await newToken(issuer)), true);
+      const now = await newToken(issuer);
+      assert.equal(await accepts(issuer, now), true);
       assert.equal(await accepts(issuer, token), false);
+      assert.deepEqual(await published(issuer), [kid(now)]);
     });
   });
 });

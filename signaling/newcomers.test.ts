@@ -95,7 +95,8 @@ describe('redemptions from an address that has shown too many wrong ones', () =>
       assert.equal(await show(run, key, await foreign()), 'rate_limited');
       // A good one of somebody who was never here is not told from a made-up one.
       assert.equal(await show(run, key, await newRedemption(await newOwner(), run, key)), 'rate_limited');
-      const right = await newRedemption(owner, run, key);
+      const token = await readSetupToken(await newToken(owner, run));
+      const right = await redeem(token, key, key.peerId);
       const other = await newRedemption(owner, run, key);
       const old = await newRedemption(owner, run, key, { expires: Math.floor(run.clock.now() / 1000) });
       for (const [what, wrong] of Object.entries({
@@ -108,7 +109,7 @@ describe('redemptions from an address that has shown too many wrong ones', () =>
       // Used now, for everybody but its redeemer.
       assert.equal(await show(run, key, right), good);
       const thief = await generateSigningKey();
-      assert.equal(await show(run, thief, { ...right, redeemer: thief.peerId }), 'rate_limited');
+      assert.equal(await show(run, thief, await redeem(token, thief, thief.peerId)), 'rate_limited');
     });
 
     test(`have a share for each token and each owner ${way}, which wrong ones cannot use up`, async () => {
@@ -136,6 +137,20 @@ describe('redemptions from an address that has shown too many wrong ones', () =>
       assert.equal(await show(run, mine, await newRedemption(owner, run, mine)), good);
     });
   }
+
+  test('are limited for each owner when they are right, too', async () => {
+    await using run = await startTestServer(
+      withCounts({ redemption: { address: 0 }, reserve: { identity: 1 } }),
+    );
+    const [one, other] = [await newOwner(), await newOwner()];
+    for (const owner of [one, other]) await signIn(run, await newDevice(owner, run.clock));
+    const codes = [];
+    for (const owner of [one, one, other]) {
+      const key = await generateSigningKey();
+      codes.push(await present(run, key, await newRedemption(owner, run, key)));
+    }
+    assert.deepEqual(codes, ['welcome', 'rate_limited', 'welcome']);
+  });
 
   test('count nothing when they are right, however many there are', async () => {
     await using run = await startTestServer(

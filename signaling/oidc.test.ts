@@ -226,7 +226,10 @@ describe('a server with an OIDC issuer', () => {
     assert.ok(rsa && ec);
     const good = await issuer.token(clock);
     const [head = '', payload = ''] = good.split('.');
-    const rs384 = await newKey('RS384', 'RS256-1');
+    // Of a key that does not say what it is for.
+    const rs384 = await newKey('RS384');
+    const { alg: _, ...jwk } = rs384.jwk;
+    issuer.keys = [...issuer.keys, { ...rs384, jwk }];
     const secret = new TextEncoder().encode(JSON.stringify(rsa.jwk));
     const claims = { iss: issuer.url, aud: audience, sub: 'x', iat: now, exp: now + 60 };
     const wrong: Record<string, string> = {
@@ -325,6 +328,8 @@ describe('a server with an OIDC issuer', () => {
       const device = await newDevice(await newOwner(), run.clock);
       const token = await issuer.token(run.clock);
       assert.equal(await signIn(run, device, token), 'oidc_unavailable', JSON.stringify(description));
+      const reason = 'issuer' in description ? 'by another name' : 'no safe place';
+      assert.ok(run.logged.some((line) => line.includes(reason)));
     }
     for (const path of ['elsewhere', 'huge', 'missing']) {
       await using issuer = await Issuer.start('ES256');

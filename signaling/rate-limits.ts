@@ -49,8 +49,9 @@ export class RateLimits {
   /** Has an address asked for all that it may? */
   async isUsedUp(kind: RateKind, address: string): Promise<boolean> {
     const limiter = this.#limiters.get(kind)?.address;
-    const used = await limiter?.get(addressGroup(address));
-    return limiter !== undefined && used != null && used.consumedPoints >= limiter.points;
+    if (!limiter) return false;
+    const used = await limiter.get(addressGroup(address));
+    return (used?.consumedPoints ?? 0) >= limiter.points;
   }
 
   /** Counts what cannot be refused any more. */
