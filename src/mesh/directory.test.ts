@@ -103,6 +103,18 @@ test('an older record that is shown again does not undo a newer one', async () =
   assert.equal(made.get(key.peerId)?.record.name, 'newer');
 });
 
+test('an entry that was being judged when a newer membership came does not undo it', async () => {
+  const key = await generateSigningKey();
+  const { made } = await directory();
+  const old = await entry(key, 'server');
+  await made.apply(old);
+  // The older one is judged first and entered last.
+  const judging = made.apply({ ...old, load: 0.5 });
+  const renewing = made.renew(key.peerId, await member(mine, key, { serial: 2 }));
+  await Promise.all([judging, renewing]);
+  assert.equal(made.get(key.peerId)?.standing.membership.serial, 2);
+});
+
 test('a name stays with the device that had it first, and a change names both', async () => {
   const [first, second] = [await generateSigningKey(), await generateSigningKey()];
   const { made, saved } = await directory();

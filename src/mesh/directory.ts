@@ -7,6 +7,7 @@
 import type { DeviceEntry, DeviceRecord, MembershipProof, ShareProof } from '@cocoon-mesh/protocol';
 import { MeshError, verifyDeviceRecord } from '@cocoon-mesh/protocol';
 import { namesForeign, shownName } from './foreign-name.ts';
+import { supersedes } from './supersedes.ts';
 import type { Standing, Trust } from './trust.ts';
 
 /** A device with what it has proved. */
@@ -82,7 +83,7 @@ export class Directory {
   async renew(peerId: string, proof: MembershipProof): Promise<void> {
     const standing = await this.#options.trust.judge(peerId, proof);
     const known = this.#devices.get(peerId);
-    if (known) this.#devices.set(peerId, { ...known, standing });
+    if (known) this.#devices.set(peerId, { ...known, standing: this.#newer(known.standing, standing) });
   }
 
   /**
@@ -161,13 +162,23 @@ export class Directory {
     const { peer_id: peerId } = record;
     if (standing.relation !== 'own' && standing.relation !== 'shared')
       throw new MeshError('denied', 'The device belongs to another owner');
-    const known = this.#devices.get(peerId);
-    const isSameOwner = known?.standing.membership.owner === standing.membership.owner;
-    const newest = known && isSameOwner && known.record.seq > record.seq ? known.record : record;
-    const name = this.nameOf({ record: newest, standing });
+    const before = this.#devices.get(peerId);
+    const known = before?.standing.membership.owner === standing.membership.owner ? before : undefined;
+    const newest = {
+      record: known && known.record.seq > record.seq ? known.record : record,
+      standing: known ? this.#newer(known.standing, standing) : standing,
+    };
+    const name = this.nameOf(newest);
     const { online, load } = presence;
-    this.#devices.set(peerId, { record: newest, standing, name, online, load });
+    this.#devices.set(peerId, { ...newest, name, online, load });
     this.#pin(name, peerId);
+  }
+
+  /** Between the judgement of an entry and now, something newer may have been judged. */
+  #newer(known: Standing, next: Standing): Standing {
+    const keeps =
+      supersedes(known.membership, next.membership) && this.#options.trust.objection(known) === null;
+    return keeps ? known : next;
   }
 
   #pin(name: string, peerId: string): void {

@@ -53,16 +53,18 @@ export class LinkWatch {
 
   /** Shares changed: who comes by one is judged anew. */
   async followShares(): Promise<void> {
+    for (const link of this.#options.links.all()) await this.followShare(link);
+  }
+
+  async followShare(link: Link): Promise<void> {
     const { admission, links, log } = this.#options;
-    for (const link of links.all()) {
-      if (link.standing.relation === 'own') continue;
-      try {
-        links.stand(link.peerId, await admission.judgeAgain(link));
-      } catch (thrown) {
-        const { code } = toMeshError(thrown);
-        log('info', 'A session is cut', { peer: link.peerId, code });
-        links.cut(link.peerId, code);
-      }
+    if (link.standing.relation === 'own') return;
+    try {
+      links.stand(link.peerId, await admission.judgeAgain(link));
+    } catch (thrown) {
+      const { code } = toMeshError(thrown);
+      log('info', 'A session is cut', { peer: link.peerId, code });
+      links.cut(link.peerId, code);
     }
   }
 

@@ -53,6 +53,9 @@ import { Trust } from './trust.ts';
 /** A heartbeat ends a ping that nobody answers, even without a signal. */
 const never = new AbortController().signal;
 
+/** A claim, too: when the owner says whose it was, the chain of whoever came first falls. */
+const endsRights: ReadonlySet<TrustEvent['kind']> = new Set(['revocation', 'rotation', 'claim']);
+
 /**
  * Reads what is stored; signing in starts with `start`.
  * @throws MeshError database_corrupt | membership_invalid | membership_expired | revoked
@@ -380,7 +383,7 @@ class PeerMesh implements Mesh {
   trustChanged(event: TrustEvent): void {
     this.#emit('trust', event);
     queueMicrotask(() => {
-      if (event.kind === 'revocation' || event.kind === 'rotation') this.#enforce();
+      if (endsRights.has(event.kind)) this.#enforce();
       if (event.kind === 'share') void this.#sharesChanged();
     });
   }
@@ -416,8 +419,10 @@ class PeerMesh implements Mesh {
 
   #made(link: Link): void {
     const { standing, hello, peerId } = link;
-    // News may have come between its HELLO and now.
+    // News may have come between its HELLO and now, and other rights.
     if (!this.#watch.stands(link)) return;
+    this.#watch.followDirectory();
+    void this.#watch.followShare(link);
     if (standing.relation === 'own' && hello.signs === true) this.#signers.add(peerId);
     else this.#signers.delete(peerId);
     this.#news.ask(link);
