@@ -16,8 +16,8 @@ interface SelfRecordsOptions {
 
 export class SelfRecords {
   readonly #options: SelfRecordsOptions;
-  /** By the owner they are for; `rights` is what they were written with. */
-  readonly #granted = new Map<string, { readonly record: string; readonly rights: string }>();
+  /** By the owner they are for; `terms` is what they were written with. */
+  readonly #granted = new Map<string, { readonly record: string; readonly terms: string }>();
   #self: SelfDescription;
   #own = '';
   #seq = 0;
@@ -71,16 +71,16 @@ export class SelfRecords {
 
   async #signGranted(): Promise<boolean> {
     const shares = this.#options.shares().filter(({ cocoon }) => cocoon === this.#options.key.peerId);
-    const rightsOf = new Map<string, Rights>();
-    for (const { coOwner, rights } of shares)
-      rightsOf.set(coOwner, [...(rightsOf.get(coOwner) ?? []), ...rights]);
-    for (const owner of this.#granted.keys()) if (!rightsOf.has(owner)) this.#granted.delete(owner);
+    const sharesOf = Map.groupBy(shares, ({ coOwner }) => coOwner);
+    for (const owner of this.#granted.keys()) if (!sharesOf.has(owner)) this.#granted.delete(owner);
     let isNew = false;
-    for (const [owner, rights] of rightsOf) {
-      const written = JSON.stringify(rights);
-      if (this.#granted.get(owner)?.rights === written) continue;
+    for (const [owner, given] of sharesOf) {
+      const rights = given.flatMap((share) => share.rights);
+      // The token too: signaling forgets what was said under one that has ended.
+      const terms = JSON.stringify([given.map(({ jti }) => jti), rights]);
+      if (this.#granted.get(owner)?.terms === terms) continue;
       const record = await this.#sign(granted(contentOf(this.#self), rights), owner);
-      this.#granted.set(owner, { record, rights: written });
+      this.#granted.set(owner, { record, terms });
       isNew = true;
     }
     return isNew;
