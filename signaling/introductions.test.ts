@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import type { ServerMessage } from '@cocoon-mesh/protocol';
 import { generateSigningKey, limits, peekTicket } from '@cocoon-mesh/protocol';
 import type { TestServer } from './test-client.ts';
-import { TestPeer, newDevice, newOwner, seconds, startTestServer } from './test-client.ts';
+import { TestPeer, newDevice, newMembership, newOwner, seconds, startTestServer } from './test-client.ts';
 
 /** Two signed-in devices of one owner, introduced. */
 async function introduced(run: TestServer) {
@@ -145,6 +145,17 @@ describe('an introduction', () => {
       await peer.quiet();
     }
     assert.equal(run.server.counters.signals, 0);
+  });
+
+  test('ends for a device that joins another owner', async () => {
+    await using run = await startTestServer();
+    const { a, bert, jti } = await introduced(run);
+    const membership = await newMembership(await newOwner(), bert.key.peerId, run.clock);
+    const { peer: b } = await TestPeer.member(run.server.url, { ...bert, membership });
+    assert.equal((await a.next('device')).device.online, false);
+    for (const peer of [a, b])
+      peer.send({ type: 'signal', jti, payload: { kind: 'candidate', candidate: null } });
+    for (const peer of [a, b, a]) await peer.quiet();
   });
 
   test('counts the bytes of what it carries, each way', async () => {

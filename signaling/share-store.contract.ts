@@ -128,6 +128,36 @@ export function shareStoreContract(database: string, lab: StoreLab): void {
       assert.equal((await stores.one.shares.ofOwner(rita.id, now)).length, 1);
     });
 
+    test('of one token stay its first redeemer’s, even when that has another grant by now', async () => {
+      await using stores = await open(lab);
+      const rita = await anOwner();
+      const claim = (coOwner: string, jti: string): Promise<unknown> => {
+        const share = shareOf(rita, { coOwner, jti, provisional: true, serial: 0 });
+        return stores.one.shares.claim(claimOf(share), share, rita, now);
+      };
+      await claim('tom', 'token');
+      await claim('tom', 'another');
+      await assert.rejects(claim('eve', 'token'), refusal('token_used'));
+      assert.equal((await stores.one.shares.ofOwner(rita.id, now)).length, 1);
+    });
+
+    test('and memberships that an owner has signed use their token up, wherever it was redeemed', async () => {
+      await using stores = await open(lab);
+      const rita = await anOwner();
+      const share = shareOf(rita);
+      await stores.one.shares.save(share, rita, now);
+      const stolen = { ...share, coOwner: 'eve', provisional: true, serial: 0 };
+      await assert.rejects(
+        stores.one.shares.claim(claimOf(stolen), stolen, rita, now),
+        refusal('token_used'),
+      );
+      const device = deviceOf(rita);
+      const membership = { ...device.membership, jti: 'for a device' };
+      await stores.one.admit({ ...device, membership }, rita, { nowSeconds: now, maxDevices: 9 });
+      const claim = { ...claimOf(share), jti: 'for a device', scope: 'enroll', redeemer: 'thief' };
+      await assert.rejects(stores.one.claimToken(claim, rita, 9), refusal('token_used'));
+    });
+
     test('keep the newest, in whatever order they come', async () => {
       await using stores = await open(lab);
       const rita = await anOwner();
@@ -167,6 +197,19 @@ export function shareStoreContract(database: string, lab: StoreLab): void {
   });
 
   describe(`owners on ${database}`, () => {
+    test('with two secrets of one epoch keep the first that was seen', async () => {
+      await using stores = await open(lab);
+      const { after, rotateKeeping } = await newRotatedOwner();
+      const [first, second] = [
+        await verifyOwnerRecords(after.records),
+        await verifyOwnerRecords((await rotateKeeping([])).records),
+      ];
+      assert.equal(first.id, second.id);
+      await stores.one.keepOwner(first);
+      await assert.rejects(stores.one.keepOwner(second), refusal('membership_invalid'));
+      assert.deepEqual((await stores.one.owner(first.id))?.records, first.records);
+    });
+
     test('that nobody has seen for a month are forgotten but for the last ones', async () => {
       await using stores = await open(lab);
       const store = stores.one;

@@ -11,6 +11,7 @@ import {
   peekTicket,
   readSetupToken,
   redeem,
+  signReceipt,
   signRevocation,
   verifyReceipt,
   verifyShare,
@@ -363,6 +364,13 @@ describe('an introduction to a shared cocoon', () => {
     assert.deepEqual((await t.next('signal')).payload, { kind: 'answer', sdp: 'v=0' });
   });
 
+  test('is none before the cocoon has said what the other owner may see', async () => {
+    await using run = await startTestServer();
+    const all = await two(run);
+    await claimed(run, all);
+    assert.match(await introduced(all.t, all.gpu.key.peerId), /^not_found/);
+  });
+
   test('says when it is offline', async () => {
     await using run = await startTestServer();
     const { gpu, g, t } = await shared(run);
@@ -526,5 +534,27 @@ describe('a share that is brought', () => {
     t.send({ type: 'share', share: { ...proof, redemption: other } });
     for (const peer of [t, g, o]) await peer.quiet();
     assert.equal(run.logged.filter((line) => line.includes('A share was passed over')).length, 3);
+  });
+
+  test('of a second redeemer is passed over, whoever has signed its receipt', async () => {
+    await using run = await startTestServer();
+    const { rita, tom, gpu, g, o, t } = await two(run);
+    const eve = await newOwner();
+    const { peer: e } = await TestPeer.member(run.server.url, await newDevice(eve, run.clock));
+    // Another server, which lets a token be used twice.
+    const hostile = await generateSigningKey();
+    const terms = { scope: 'co-own', cocoon: gpu.key.peerId, receiptKey: hostile.publicKey } as const;
+    const token = await readSetupToken(await newToken(rita, run, terms));
+    const chainOf = async ({ key, id, records }: OwnerKeys): Promise<ShareProof> => {
+      const redemption = await redeem(token, key, id, records);
+      const { jti } = peekGrant(redemption.grant);
+      const receipt = await signReceipt(hostile, { jti, redeemer: id, now: seconds(run.clock) });
+      return { kind: 'claim', redemption, receipt };
+    };
+    const first = await chainOf(tom);
+    t.send({ type: 'share', share: first });
+    for (const peer of [g, o]) assert.deepEqual((await peer.next('share')).share, first);
+    e.send({ type: 'share', share: await chainOf(eve) });
+    for (const peer of [e, g, o]) await peer.quiet();
   });
 });
