@@ -8,7 +8,7 @@ import { Agent, request as httpRequest } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import { text } from 'node:stream/consumers';
 import type { Redemption, SigningKey } from '@cocoon-mesh/protocol';
-import { generateSigningKey } from '@cocoon-mesh/protocol';
+import { generateSigningKey, systemClock } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { WebSocket } from 'ws';
 import { newNonce, newRecord, signSignIn } from './test-client.ts';
@@ -61,7 +61,7 @@ type Attempt = (n: number) => Promise<string>;
 
 /** Made before, so that what is measured is the server. */
 async function devices(count: number): Promise<{ key: SigningKey; record: string }[]> {
-  const clock = new SteppedClock(Date.now());
+  const clock = new SteppedClock(systemClock.now());
   return Promise.all(
     Array.from({ length: count }, async () => {
       const key = await generateSigningKey();

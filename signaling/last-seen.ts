@@ -3,7 +3,6 @@
  * leave at once: those that leave while one is under way are written together.
  */
 
-import { setImmediate as turn } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import type { Tables } from './tables.ts';
 
@@ -27,7 +26,8 @@ export class LastSeen {
   }
 
   async #write(): Promise<void> {
-    await turn();
+    // Whoever leaves in this turn of the event loop comes along.
+    await new Promise<void>((resolve) => setImmediate(resolve));
     const times = Map.groupBy(this.#waiting, ([, lastSeen]) => lastSeen);
     this.#waiting.clear();
     for (const [lastSeen, devices] of times)
