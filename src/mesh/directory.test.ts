@@ -105,13 +105,36 @@ test('an older record that is shown again does not undo a newer one', async () =
 
 test('an entry that was being judged when a newer membership came does not undo it', async () => {
   const key = await generateSigningKey();
-  const { made } = await directory();
+  const { trust } = await TrustOfPeer.create(me, await member(mine, me));
+  const judged: PromiseWithResolvers<void>[] = [];
+  const made = new Directory({
+    trust: {
+      owner: trust.owner,
+      objection: (standing) => trust.objection(standing),
+      judge: async (...shown) => {
+        const standing = await trust.judge(...shown);
+        const held = Promise.withResolvers<void>();
+        judged.push(held);
+        await held.promise;
+        return standing;
+      },
+    },
+    self: me.peerId,
+    pins: {},
+    pinned: () => undefined,
+    rejected: () => undefined,
+  });
   const old = await entry(key, 'server');
-  await made.apply(old);
-  // The older one is judged first and entered last.
-  const judging = made.apply({ ...old, load: 0.5 });
+  const [first, second] = [made.apply(old), made.apply(old)];
+  while (judged.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  judged[0]?.resolve();
+  await first;
   const renewing = made.renew(key.peerId, await member(mine, key, { serial: 2 }));
-  await Promise.all([judging, renewing]);
+  while (judged.length < 3) await new Promise((resolve) => setImmediate(resolve));
+  judged[2]?.resolve();
+  await renewing;
+  judged[1]?.resolve();
+  await second;
   assert.equal(made.get(key.peerId)?.standing.membership.serial, 2);
 });
 

@@ -180,7 +180,11 @@ class PeerMesh implements Mesh {
       introduce: (peerId) => this.#signaling.introduce(peerId),
       sendSignal: (jti, payload) => void send({ type: 'signal', jti, payload }),
       ticketAuthority: () => this.#signaling.ticketAuthority(),
-      hello: (peerId, vouched) => this.#admission.hello(peerId, vouched),
+      hello: async (peerId, vouched) => {
+        // Whose device it is may have been told with the introduction.
+        await this.#signaling.settled();
+        return this.#admission.hello(peerId, vouched);
+      },
       judge: (peerId, hello) => this.#admission.judge(peerId, hello),
       accept: (stream, link) => this.#accept(stream, link),
       made: (link) => this.#made(link),

@@ -131,9 +131,14 @@ export class SignalingExchange {
     const answer = await this.request((id) => ({ type: 'introduce', id, peer_id: peerId }));
     if (answer.type !== 'introduction') throw new MeshError('bad_message');
     if (peekTicket(answer.ticket).answerer !== peerId) throw new MeshError('ticket_invalid');
-    // What we show to it depends on whose it is.
-    if (!known) await this.#inTurn(() => directory.apply(answer.device));
+    // What we show to it depends on whose it is. Not awaited: its signals come right behind this.
+    if (!known) this.#later(() => directory.apply(answer.device));
     return answer.ticket;
+  }
+
+  /** Resolves when everything that was told is taken in. */
+  async settled(): Promise<void> {
+    await this.#told;
   }
 
   /** The key and clock of signaling, for tickets. @throws MeshError signaling_unreachable */

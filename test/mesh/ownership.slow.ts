@@ -274,8 +274,9 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       await when(server.mesh, 'session', () => !hasSession(server, lost));
       assert.ok(performance.now() - began < cutLimitMs);
       assert.ok(!names(server.mesh).includes('lost'));
-      await assert.rejects(lost.mesh.ping(server.key.peerId));
-      await assert.rejects(lost.mesh.ping(desk.key.peerId));
+      await when(lost.mesh, 'session', () => !hasSession(lost, server));
+      for (const { key } of [server, desk])
+        await assert.rejects(lost.mesh.ping(key.peerId), { code: 'revoked' });
     });
 
     test('stays out after everybody has started anew and signaling still shows it', async () => {
@@ -433,7 +434,9 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     await desk.mesh.tellOwner(next.records, []);
     await when(server.mesh, 'session', () => !hasSession(server, thief));
     await when(server.mesh, 'trust', () => server.mesh.membership?.epoch === 1);
-    await assert.rejects(thief.mesh.ping(server.key.peerId));
+    // It is told at once, not left to wait.
+    await when(thief.mesh, 'session', () => !hasSession(thief, server));
+    await assert.rejects(thief.mesh.ping(server.key.peerId), { code: 'membership_invalid' });
     await listed(desk.mesh, server.key.peerId);
     await desk.mesh.ping(server.key.peerId);
     assert.equal(desk.mesh.ownerRecords?.length, 2);
