@@ -4,7 +4,7 @@
  */
 
 import type { Clock, Redemption, SigningKey } from '@cocoon-mesh/protocol';
-import { MeshError, limits, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
+import { MeshError, toBase64Url, toMeshError } from '@cocoon-mesh/protocol';
 import type { SignalingAudit } from './audit.ts';
 import type { AccessTokens } from './access-token.ts';
 import type { Introductions } from './introductions.ts';
@@ -14,11 +14,12 @@ import type { Newcomers } from './newcomers.ts';
 import type { OidcGate } from './oidc.ts';
 import type { Admitted, Ownership, Redeemer } from './ownership.ts';
 import type { OnlinePeer, Presence } from './presence.ts';
-import { isVisible } from './presence.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { ServerKeys } from './server-keys.ts';
 import { Sharing } from './sharing.ts';
 import type { Store } from './store.ts';
+import type { Known } from './welcome.ts';
+import { welcomeContent } from './welcome.ts';
 
 export interface DeskParts {
   readonly clock: Clock;
@@ -51,17 +52,10 @@ export class Desk {
     peer: OnlinePeer,
     missing: { readonly receipt: string | null; readonly newer: Admitted['newer'] },
   ): Promise<void> {
-    const { clock, store, keys, ownership, presence, accessTokens, log } = this.parts;
+    const { clock, keys, presence, accessTokens, log } = this.parts;
     const { owner, peerId, connection } = peer;
-    const { nowSeconds } = ownership;
-    const [{ token }, devices, shared, shares] = await Promise.all([
-      accessTokens.signForMember(peer.membership),
-      store.devices(owner, nowSeconds),
-      store.shares.withCoOwner(owner, nowSeconds),
-      store.shares.ofOwner(owner, nowSeconds),
-    ]);
-    for (const share of shares) if (share.cocoon === peerId) peer.shares.set(share.coOwner, share);
-    const revocations = await this.sharing.newsFor(peer);
+    const { token } = await accessTokens.signForMember(peer.membership);
+    const known = await this.#knownTo(peer);
     if (!connection.open) return;
     // From here to the end nothing waits: no change falls between the list and the pushes that follow it.
     const older = presence.come(peer);
@@ -73,16 +67,7 @@ export class Desk {
       access_token: token,
       ...(missing.receipt === null ? {} : { receipt: missing.receipt }),
       ...(missing.newer === null ? {} : { membership: missing.newer }),
-      devices: [
-        ...devices.slice(0, maxListedDevices).map((device) => presence.describe(device)),
-        ...shared
-          .slice(0, limits.maxShares)
-          .flatMap(({ share, ...cocoon }) =>
-            isVisible(share) ? presence.describeShared({ ...cocoon, share }) : [],
-          ),
-      ],
-      shares: shares.slice(0, limits.maxShares).map(({ proof }) => proof),
-      revocations,
+      ...welcomeContent(presence, known),
     });
     older?.connection.fail(new MeshError('replaced', 'The device has signed in again'));
     log.info({ peer: peerId, owner }, 'A peer signed in');
@@ -192,6 +177,28 @@ export class Desk {
     if (known && known.list.length > list.length) from.connection.send({ type: 'revocations', ...known });
   }
 
+  /** What is known when the last answer comes, and not what was when the first did. */
+  async #knownTo(peer: OnlinePeer): Promise<Known> {
+    const { store, ownership, presence } = this.parts;
+    const { owner, peerId } = peer;
+    for (let turn = 1; ; turn++) {
+      const arrival = presence.expect(owner);
+      try {
+        const [devices, shared, shares] = await Promise.all([
+          store.devices(owner, ownership.nowSeconds),
+          store.shares.withCoOwner(owner, ownership.nowSeconds),
+          store.shares.ofOwner(owner, ownership.nowSeconds),
+        ]);
+        peer.shares.clear();
+        for (const share of shares) if (share.cocoon === peerId) peer.shares.set(share.coOwner, share);
+        const news = await this.sharing.newsFor(peer);
+        if (!arrival.missed || turn === maxTurns) return { devices, shared, shares, news };
+      } finally {
+        presence.arrived(owner, arrival);
+      }
+    }
+  }
+
   /** Its owner has signed a newer membership, perhaps by way of another server. */
   #renew(peer: OnlinePeer, counts: OnlinePeer['membership']): void {
     const { epoch, serial } = peer.membership;
@@ -204,8 +211,8 @@ export class Desk {
 
 const storeFailures: ReadonlySet<string> = new Set(['storage_failed', 'database_corrupt']);
 
-/** As the schema of `welcome` has it. */
-const maxListedDevices = 1000;
+/** A household is quiet within one; where hundreds of devices come and go, one more is told of soon. */
+const maxTurns = 3;
 
 function publicText(key: SigningKey): string {
   return toBase64Url(key.publicKey);

@@ -62,7 +62,7 @@ export interface Redeemer {
 
 export interface Redeemed {
   readonly receipt: string;
-  /** What came of a co-own token. */
+  /** What came of a co-own token, when it is new. */
   readonly share: VerifiedShare | null;
 }
 
@@ -258,7 +258,7 @@ export class Ownership {
   async #redeemShare(claim: Claim, owner: Owner, redemption: Redemption): Promise<Redeemed> {
     const { share } = await this.#verifyShare({ kind: 'claim', redemption, receipt: claim.receipt });
     const first = await this.#options.store.shares.claim(claim, share, owner, this.nowSeconds);
-    return { receipt: first.receipt, share };
+    return { receipt: first.claim.receipt, share: first.isNew ? share : null };
   }
 }
 

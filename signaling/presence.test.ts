@@ -11,6 +11,9 @@ import {
   seconds,
   startTestServer,
 } from './test-client.ts';
+import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
+import { Metrics } from './metrics.ts';
+import { Presence } from './presence.ts';
 import { defaultLimits } from './server-limits.ts';
 
 describe('presence', () => {
@@ -134,4 +137,14 @@ describe('presence', () => {
     assert.equal((await bert.peer.next('device')).device.online, false);
     await bert.peer.quiet();
   });
+});
+
+test('whoever is on its way in learns that what it is about to be told has changed', async () => {
+  const presence = new Presence(new SteppedClock(), new Metrics(), 500);
+  const [first, other] = [presence.expect('own'), presence.expect('another')];
+  presence.broadcast('own', { type: 'pong', id: 1 });
+  assert.equal(presence.arrived('own', first), true);
+  assert.equal(presence.arrived('another', other), false);
+  const later = presence.expect('own');
+  assert.equal(presence.arrived('own', later), false);
 });

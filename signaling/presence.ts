@@ -44,11 +44,17 @@ interface Push {
   again: boolean;
 }
 
+/** A peer that is on its way in. */
+export interface Arrival {
+  missed: boolean;
+}
+
 export class Presence {
   readonly #owners = new Map<string, Map<string, OnlinePeer>>();
   readonly #peers = new Map<string, OnlinePeer>();
   /** Cocoons, by the owners they are shared with. */
   readonly #shared = new Map<string, Set<OnlinePeer>>();
+  readonly #arrivals = new Map<string, Set<Arrival>>();
   /** By the owner that is told. */
   readonly #pushes = new Map<OnlinePeer, Map<string, Push>>();
   readonly #clock: Clock;
@@ -59,6 +65,22 @@ export class Presence {
     this.#clock = clock;
     this.#metrics = metrics;
     this.#pushMs = pushMs;
+  }
+
+  /** For a peer of this owner that is about to come: what it is told of may change before it is here. */
+  expect(owner: string): Arrival {
+    const arrival = { missed: false };
+    const arrivals = this.#arrivals.get(owner) ?? new Set<Arrival>();
+    this.#arrivals.set(owner, arrivals.add(arrival));
+    return arrival;
+  }
+
+  /** @returns whether anything was told meanwhile */
+  arrived(owner: string, arrival: Arrival): boolean {
+    const arrivals = this.#arrivals.get(owner);
+    arrivals?.delete(arrival);
+    if (arrivals?.size === 0) this.#arrivals.delete(owner);
+    return arrival.missed;
   }
 
   /** @returns the same peer's older connection, which the caller ends */
@@ -175,6 +197,7 @@ export class Presence {
 
   /** To every peer of the owner but one. */
   broadcast(owner: string, message: ServerMessage, except: string | null = null): void {
+    this.#missed(owner);
     const written = new Map<SignalingSubprotocol, Uint8Array | string>();
     for (const { peerId, connection } of this.ofOwner(owner)) {
       if (peerId === except) continue;
@@ -188,6 +211,10 @@ export class Presence {
   close(): void {
     for (const pushes of this.#pushes.values()) for (const { timer } of pushes.values()) timer.cancel();
     this.#pushes.clear();
+  }
+
+  #missed(owner: string): void {
+    for (const arrival of this.#arrivals.get(owner) ?? []) arrival.missed = true;
   }
 
   #isHere(peer: OnlinePeer): boolean {
@@ -220,7 +247,9 @@ export class Presence {
   }
 
   #push(peer: OnlinePeer, reader: string): void {
-    if (!this.#isHere(peer) || !this.#owners.has(reader)) return;
+    if (!this.#isHere(peer)) return;
+    this.#missed(reader);
+    if (!this.#owners.has(reader)) return;
     const pushes = this.#pushes.get(peer) ?? new Map<string, Push>();
     this.#pushes.set(peer, pushes);
     const push = pushes.get(reader);
@@ -245,7 +274,6 @@ export class Presence {
   }
 
   #tell(peer: OnlinePeer, reader: string, change: Partial<DeviceEntry> = {}): void {
-    if (!this.#owners.has(reader)) return;
     const device = this.#entryFor(peer, reader);
     if (device) this.broadcast(reader, { type: 'device', device: { ...device, ...change } }, peer.peerId);
   }

@@ -33,17 +33,21 @@ export class ShareStore {
 
   /**
    * Records the redemption of a token and the share that comes of it.
-   * @returns the claim that counts, with the receipt that was given first
+   * @returns the claim that counts, with the receipt that was given first, and whether the share is new
    * @throws MeshError token_used | token_invalid | and as `save`; then nothing is recorded
    */
-  async claim(claim: Claim, share: VerifiedShare, owner: Owner, nowSeconds: number): Promise<Claim> {
+  async claim(
+    claim: Claim,
+    share: VerifiedShare,
+    owner: Owner,
+    nowSeconds: number,
+  ): Promise<{ readonly claim: Claim; readonly isNew: boolean }> {
     return this.#change(async (db) => {
       const first = await useToken(db, claim);
       const newest = await keepOwner(db, owner);
       if (await isVoid(share, newest)) throw voidToken();
       await assertUnused(db, claim);
-      await saveShare(db, share, newest, nowSeconds);
-      return first;
+      return { claim: first, isNew: await saveShare(db, share, newest, nowSeconds) };
     });
   }
 
