@@ -52,25 +52,32 @@ export class Desk {
     peer: OnlinePeer,
     missing: { readonly receipt: string | null; readonly newer: Admitted['newer'] },
   ): Promise<void> {
-    const { clock, keys, presence, accessTokens, log } = this.parts;
+    const { presence, accessTokens, log } = this.parts;
     const { owner, peerId, connection } = peer;
     const { token } = await accessTokens.signForMember(peer.membership);
-    const known = await this.#knownTo(peer);
-    if (!connection.open) return;
-    // From here to the end nothing waits: no change falls between the list and the pushes that follow it.
-    const older = presence.come(peer);
-    connection.send({
-      type: 'welcome',
-      time_ms: clock.now(),
-      ticket_key: publicText(keys.ticket),
-      receipt_key: publicText(keys.receipt),
-      access_token: token,
-      ...(missing.receipt === null ? {} : { receipt: missing.receipt }),
-      ...(missing.newer === null ? {} : { membership: missing.newer }),
-      ...welcomeContent(presence, known),
-    });
-    older?.connection.fail(new MeshError('replaced', 'The device has signed in again'));
-    log.info({ peer: peerId, owner }, 'A peer signed in');
+    const arrival = presence.expect(owner);
+    try {
+      let known = await this.#knownTo(peer);
+      for (let turn = 1; arrival.missed && turn < maxTurns; turn++) {
+        arrival.missed = false;
+        known = await this.#knownTo(peer);
+      }
+      if (!connection.open) return;
+      // From here to the end nothing waits: no change falls between the list and the pushes that follow it.
+      const older = presence.come(peer);
+      connection.send({
+        type: 'welcome',
+        ...this.#ownWords,
+        access_token: token,
+        ...(missing.receipt === null ? {} : { receipt: missing.receipt }),
+        ...(missing.newer === null ? {} : { membership: missing.newer }),
+        ...welcomeContent(presence, known),
+      });
+      older?.connection.fail(new MeshError('replaced', 'The device has signed in again'));
+      log.info({ peer: peerId, owner }, 'A peer signed in');
+    } finally {
+      presence.arrived(owner, arrival);
+    }
   }
 
   /** What may have happened while the welcome was written, and what its coming changes for others. */
@@ -177,26 +184,26 @@ export class Desk {
     if (known && known.list.length > list.length) from.connection.send({ type: 'revocations', ...known });
   }
 
-  /** What is known when the last answer comes, and not what was when the first did. */
+  get #ownWords(): { readonly time_ms: number; readonly ticket_key: string; readonly receipt_key: string } {
+    const { clock, keys } = this.parts;
+    return {
+      time_ms: clock.now(),
+      ticket_key: publicText(keys.ticket),
+      receipt_key: publicText(keys.receipt),
+    };
+  }
+
   async #knownTo(peer: OnlinePeer): Promise<Known> {
-    const { store, ownership, presence } = this.parts;
+    const { store, ownership } = this.parts;
     const { owner, peerId } = peer;
-    for (let turn = 1; ; turn++) {
-      const arrival = presence.expect(owner);
-      try {
-        const [devices, shared, shares] = await Promise.all([
-          store.devices(owner, ownership.nowSeconds),
-          store.shares.withCoOwner(owner, ownership.nowSeconds),
-          store.shares.ofOwner(owner, ownership.nowSeconds),
-        ]);
-        peer.shares.clear();
-        for (const share of shares) if (share.cocoon === peerId) peer.shares.set(share.coOwner, share);
-        const news = await this.sharing.newsFor(peer);
-        if (!arrival.missed || turn === maxTurns) return { devices, shared, shares, news };
-      } finally {
-        presence.arrived(owner, arrival);
-      }
-    }
+    const [devices, shared, shares] = await Promise.all([
+      store.devices(owner, ownership.nowSeconds),
+      store.shares.withCoOwner(owner, ownership.nowSeconds),
+      store.shares.ofOwner(owner, ownership.nowSeconds),
+    ]);
+    peer.shares.clear();
+    for (const share of shares) if (share.cocoon === peerId) peer.shares.set(share.coOwner, share);
+    return { devices, shared, shares, news: await this.sharing.newsFor(peer) };
   }
 
   /** Its owner has signed a newer membership, perhaps by way of another server. */

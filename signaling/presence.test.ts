@@ -143,8 +143,9 @@ test('whoever is on its way in learns that what it is about to be told has chang
   const presence = new Presence(new SteppedClock(), new Metrics(), 500);
   const [first, other] = [presence.expect('own'), presence.expect('another')];
   presence.broadcast('own', { type: 'pong', id: 1 });
-  assert.equal(presence.arrived('own', first), true);
-  assert.equal(presence.arrived('another', other), false);
-  const later = presence.expect('own');
-  assert.equal(presence.arrived('own', later), false);
+  assert.deepEqual([first.missed, other.missed], [true, false]);
+  presence.arrived('own', first);
+  first.missed = false;
+  presence.broadcast('own', { type: 'pong', id: 1 });
+  assert.equal(first.missed, false);
 });

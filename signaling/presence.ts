@@ -46,6 +46,7 @@ interface Push {
 
 /** A peer that is on its way in. */
 export interface Arrival {
+  /** Others were told something meanwhile. */
   missed: boolean;
 }
 
@@ -75,12 +76,10 @@ export class Presence {
     return arrival;
   }
 
-  /** @returns whether anything was told meanwhile */
-  arrived(owner: string, arrival: Arrival): boolean {
+  arrived(owner: string, arrival: Arrival): void {
     const arrivals = this.#arrivals.get(owner);
     arrivals?.delete(arrival);
     if (arrivals?.size === 0) this.#arrivals.delete(owner);
-    return arrival.missed;
   }
 
   /** @returns the same peer's older connection, which the caller ends */
