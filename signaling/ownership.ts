@@ -142,6 +142,8 @@ export class Ownership {
     const { jti, scope, exp: expires } = grant;
     const { redeemer: named } = redemption;
     const known = await store.claim(jti);
+    // The receipt of somebody else would prove nothing, which says less than this.
+    if (known && known.redeemer !== named) throw new MeshError('token_used');
     // A repeated redemption may come late: its first time was in time.
     if (!known) assertInTime(grant, now);
     const receipt = known?.receipt ?? (await signReceipt(receiptKey, { jti, redeemer: named, now }));

@@ -111,6 +111,25 @@ describe('owners, over signaling', { timeout: 120_000 }, () => {
     assert.equal(again.mesh.devices().length, 1);
   });
 
+  test('a token that another owner has used is refused, and does not spoil the share that came of it', async () => {
+    const server = await start('server', root);
+    const desk = await start('desk', root);
+    const laptop = await start('laptop', team);
+    const late = await newOwner();
+    const stranger = await start('stranger', late);
+    const token = await tokenFor(server);
+    await laptop.mesh.claim(token, team);
+    await when(desk.mesh, 'trust', () => desk.mesh.shares().length === 1);
+    const [claimed] = desk.mesh.shares();
+    assert.ok(claimed);
+    await assert.rejects(stranger.mesh.claim(token, late), { code: 'token_used' });
+    await desk.mesh.issueShare(await signShare(root, claimed, 1, seconds()));
+    await when(server.mesh, 'trust', () => server.mesh.shares()[0]?.provisional === false);
+    await assert.rejects(stranger.mesh.claim(token, late), { code: 'token_used' });
+    await listed(laptop.mesh, server.key.peerId);
+    await laptop.mesh.ping(server.key.peerId);
+  });
+
   test('a claimed share that is signed reaches cocoon and co-owner, and stays', async () => {
     const server = await start('server', root);
     const desk = await start('desk', root, { signs: () => true });
