@@ -272,8 +272,9 @@ async function firstSignIn(
   const limit = deadline(clock, token ? redeemLimitMs : firstSignInLimitMs);
   const patience = AbortSignal.any([limit.signal, signal]);
   const giveUp = new AbortController();
-  const forget = mesh.on('signaling', ({ state }) => {
-    if (state === 'waiting' && !token) giveUp.abort();
+  const forget = mesh.on('signaling', (state) => {
+    // Nothing that this device does by itself brings the ID token that is missing.
+    if (state.state === 'waiting' && (!token || state.code === 'oidc_required')) giveUp.abort();
   });
   try {
     await mesh.ready(AbortSignal.any([patience, giveUp.signal]));

@@ -6,15 +6,19 @@ import {
   createOwnerSecret,
   createSetupToken,
   fromBase64Url,
+  generateSigningKey,
   memberRights,
   ownerKeys,
   readSetupToken,
+  redeem,
   secretFromText,
+  signReceipt,
 } from '@cocoon-mesh/protocol';
 import { HostileSignaling } from '../doubles/hostile-signaling.ts';
 import { CocoonProcess, StartError, enroll, sees } from './cocoon-process.ts';
 import { Origin } from './origin.ts';
 import { foreignName, listedAs } from './shares.ts';
+import { WirePeer } from './wire-peer.ts';
 
 interface TokenBody {
   readonly records: readonly string[];
@@ -182,7 +186,64 @@ describe('a setup token that signaling helps to use twice', () => {
 });
 
 describe('an owner who did not ask for it', () => {
-  test('is attached to nobody’s cocoon, and a foreign cocoon called like one of mine with a higher version takes nothing over', async () => {
+  test('is attached to nobody’s cocoon, whatever its attacker signs and signaling says', async () => {
+    const hostile = await HostileSignaling.start();
+    try {
+      await using signaling = await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] });
+      const away = ['--gateway-port', '0', '--signaling', hostile.url];
+      await using victim = await CocoonProcess.start({ command: 'run', args: ['--name', 'victim', ...away] });
+      await using mallory = await CocoonProcess.start({ command: 'run', args: ['--name', 'gpu', ...away] });
+      await hostile.online(victim.peerId, mallory.peerId);
+      const keys = await ownerKeys(
+        await secretFromText((await mallory.json<{ secret: string }>('secret', 'show')).secret),
+      );
+      const { membership } = hostile.entry(victim.peerId);
+      assert.ok(membership.kind === 'membership');
+      const { owner } = await victim.json<{ owner: string }>('status');
+      const receiptKey = await generateSigningKey();
+      const now = Math.floor(Date.now() / 1000);
+      const { token } = await createSetupToken(keys, {
+        scope: 'co-own',
+        rights: coOwnerRights,
+        cocoon: mallory.peerId,
+        now,
+        expires: now + 3600,
+        signaling: hostile.url,
+        receiptKey: receiptKey.publicKey,
+      });
+      const setup = await readSetupToken(token);
+      // Everything but the victim's own signature: in its place is one that mallory could make.
+      const redemption = await redeem(setup, keys.key, owner, membership.records);
+      const receipt = await signReceipt(receiptKey, { jti: setup.grant.jti, redeemer: owner, now });
+      const share = { kind: 'claim', redemption, receipt } as const;
+      hostile.send(victim.peerId, { type: 'share', share });
+      hostile.send(victim.peerId, { type: 'device', device: { ...hostile.entry(mallory.peerId), share } });
+      for (const end = Date.now() + 10_000; Date.now() < end;)
+        if (/proves nothing/.test((await victim.command(['logs'])).stdout)) break;
+      assert.match((await victim.command(['logs'])).stdout, /proves nothing/);
+      assert.equal(await listedAs(victim, mallory.peerId), null);
+      // An honest server takes it no more than the victim does.
+      await using stranger = await CocoonProcess.start({
+        command: 'run',
+        args: ['--name', 'stranger', '--gateway-port', '0', '--signaling', signaling.signaling],
+      });
+      await using peer = await WirePeer.of(stranger, 'stranger-peer');
+      const state = peer.mesh.signaling;
+      assert.ok(state.state === 'connected');
+      const http = signaling.signaling.replace(/^ws/, 'http').replace(/\/ws$/, '');
+      const answer = await fetch(`${http}/claims`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${state.accessToken}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ redemption }),
+      });
+      assert.equal(answer.headers.get('content-type'), 'application/problem+json');
+      assert.equal(((await answer.json()) as { code: string }).code, 'token_invalid');
+    } finally {
+      await hostile.close();
+    }
+  });
+
+  test('is not taken in by a namesake: a foreign cocoon called like one of mine with a higher version takes nothing over', async () => {
     await using origin = await Origin.start();
     await using signaling = await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] });
     const args = ['--gateway-port', '0', '--signaling', signaling.signaling];
