@@ -167,6 +167,21 @@ test('a device that takes another name gives its old one free', async () => {
   assert.equal(made.resolve('server').record.peer_id, second.peerId);
 });
 
+test('a device that was revoked gives its name free, and nobody else’s', async () => {
+  const [first, second, other] = [
+    await generateSigningKey(),
+    await generateSigningKey(),
+    await generateSigningKey(),
+  ];
+  const { made } = await directory();
+  await made.apply(await entry(first, 'server'));
+  await made.apply(await entry(other, 'laptop'));
+  made.freeNamesOf(first.peerId);
+  await made.apply(await entry(second, 'server'));
+  assert.equal(made.pinnedElsewhere('server', second.peerId), null);
+  assert.equal(made.pinnedElsewhere('laptop', second.peerId), other.peerId);
+});
+
 test('a taken name gets the first free number, within the length of a name', async () => {
   const { made } = await directory();
   const long = 'x'.repeat(31);

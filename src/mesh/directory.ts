@@ -146,6 +146,13 @@ export class Directory {
     this.#savePins();
   }
 
+  /** A device that was revoked is so for good: its name is free for the one that takes its place. */
+  freeNamesOf(peerId: string): void {
+    if (![...this.#pins.values()].includes(peerId)) return;
+    this.#unpin(peerId);
+    this.#savePins();
+  }
+
   /** The first of `name`, `name-2`, `name-3` … that no other device of mine has. */
   freeName(name: string): string {
     const taken = new Set(this.all().map((device) => device.name));
@@ -184,9 +191,13 @@ export class Directory {
   #pin(name: string, peerId: string): void {
     if (this.#pins.has(name)) return;
     // A device that took another name gives its old one free.
-    for (const [old, holder] of this.#pins) if (holder === peerId) this.#pins.delete(old);
+    this.#unpin(peerId);
     this.#pins.set(name, peerId);
     this.#savePins();
+  }
+
+  #unpin(peerId: string): void {
+    for (const [name, holder] of this.#pins) if (holder === peerId) this.#pins.delete(name);
   }
 
   #savePins(): void {

@@ -385,6 +385,8 @@ class PeerMesh implements Mesh {
 
   /** From `Trust`, in the middle of its work: whatever follows from it comes after. */
   trustChanged(event: TrustEvent): void {
+    if (event.kind === 'revocation' && event.entry.kind === 'device' && event.owner === this.owner)
+      this.#directory.freeNamesOf(event.entry.subject);
     this.#emit('trust', event);
     queueMicrotask(() => {
       if (endsRights.has(event.kind)) this.#enforce();

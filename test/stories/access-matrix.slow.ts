@@ -383,7 +383,8 @@ describe('the access matrix', () => {
     assert.deepEqual(await cellsOf(peer, box, laptop.peerId), nothing);
     await laptop.json('revoke', 'holder');
     let status = 200;
-    for (const end = Date.now() + 2_000; status === 200 && Date.now() < end;) status = await asThief('/cocoons');
+    for (const end = Date.now() + 2_000; status === 200 && Date.now() < end;)
+      status = await asThief('/cocoons');
     assert.equal(status, 403);
   });
 

@@ -1,13 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Browser } from 'playwright-core';
 import { launchChromium } from '../browser/chromium.ts';
-import { CocoonProcess, enroll, json, sees } from './cocoon-process.ts';
+import { CocoonProcess, enroll, sees } from './cocoon-process.ts';
 import { Origin } from './origin.ts';
-import { foreignName } from './shares.ts';
+import { foreignName, listedAs } from './shares.ts';
 import { connected, peerOf, signInLink, visit, webAddress } from './signed-in-browser.ts';
 
 /** How long a session of somebody who was revoked may live on. */
@@ -177,20 +174,21 @@ describe('a browser as a device of an owner', () => {
     await using context = await chromium.newContext();
     const page = await visit(context, await signInLink(laptop));
     await connected(page);
-    const first = await enroll(laptop, { name: 'twin', engine: 'libdatachannel' });
+    const join = async (...args: readonly string[]): Promise<CocoonProcess> =>
+      CocoonProcess.start({
+        command: 'run',
+        args: ['--name', 'twin', '--gateway-port', '0', '--token', '-'],
+        input: (await laptop.json<{ token: string }>('generate-token', ...args)).token,
+      });
+    // A guest's right ends, and somebody else comes by the name.
+    const until = Date.now() + 6_000;
+    const first = await join('--until', new Date(until).toISOString());
     await page.locator(`tr[data-peer="${first.peerId}"]`).waitFor();
     await first[Symbol.asyncDispose]();
     await page.close();
-    await laptop.json('revoke', first.peerId);
-    const home = await mkdtemp(join(tmpdir(), 'cocoon-'));
-    parts.defer(() => rm(home, { recursive: true, force: true }));
-    const { token } = await json<{ token: string }>(laptop.home, ['generate-token']);
-    await using second = await CocoonProcess.start({
-      command: 'run',
-      args: ['--name', 'twin', '--gateway-port', '0', '--token', '-'],
-      input: token,
-      home,
-    });
+    for (const end = until + 10_000; Date.now() < end;)
+      if ((await listedAs(laptop, first.peerId)) === null) break;
+    await using second = await join();
     const again = await visit(context, webAddress(laptop));
     const row = again.locator(`tr[data-peer="${second.peerId}"]`);
     await row.getByText(`the name twin is pinned to ${first.peerId}`).waitFor();
