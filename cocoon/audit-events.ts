@@ -6,6 +6,7 @@
 import type { AuditFields } from '@cocoon-mesh/audit';
 import type { Mesh, MeshEvents, ProvenPeer, TrustEvent } from '@cocoon-mesh/mesh';
 import type { NeededRight, ProvenMembership, ProvenShare, Revocation, Rights } from '@cocoon-mesh/protocol';
+import { dateText } from '@cocoon-mesh/protocol';
 
 /** The names stand in logs for good: one is never given another meaning. */
 export type AuditEvent =
@@ -156,8 +157,4 @@ function recordRevocation(owner: string, { kind, subject, n, epoch }: Revocation
 /** `http use grafana`: one text for each right. */
 function rightTexts(rights: Rights): string[] {
   return rights.map(({ protocol, verbs, names }) => `${protocol} ${verbs.join('+')} ${names.join('+')}`);
-}
-
-function dateText(seconds: number): string {
-  return new Date(seconds * 1000).toISOString();
 }

@@ -6,7 +6,7 @@
 import type { Mesh } from '@cocoon-mesh/mesh';
 import { askOwner, ownerKeyOffline } from '@cocoon-mesh/mesh/owner-client.ts';
 import type { Clock, OwnerRequest, ProvenShare, SetupToken, TokenAnswer } from '@cocoon-mesh/protocol';
-import { MeshError, peerIdField, readSetupToken } from '@cocoon-mesh/protocol';
+import { MeshError, dateText, peerIdField, readSetupToken } from '@cocoon-mesh/protocol';
 import type { OwnersFile } from './mesh-store.ts';
 import type { OwnerDesk } from './owner-desk.ts';
 import { isOwnCocoon } from './owner-desk.ts';
@@ -251,8 +251,4 @@ export class OwnerCommands {
   #nameOf(peerId: string): string | null {
     return this.#options.mesh.devices().find((device) => device.peerId === peerId)?.name ?? null;
   }
-}
-
-function dateText(seconds: number): string {
-  return new Date(seconds * 1000).toISOString();
 }

@@ -205,6 +205,19 @@ describe('a token', () => {
     assert.ok(!JSON.stringify(audit.lines).includes(answer.token.slice(-40)));
   });
 
+  test('is not made by a clock of signaling that cannot be right, and both times are told', async () => {
+    mesh.clockOffsetMs = limits.clockSkewMs;
+    await desk.makeToken(enroll, null);
+    for (const offset of [40 * 365 * 86_400_000, -limits.clockSkewMs - 1000, Number.MAX_VALUE, Number.NaN]) {
+      mesh.clockOffsetMs = offset;
+      await assert.rejects(desk.makeToken(enroll, null), {
+        code: 'clock_wrong',
+        message: /^Here it is 2026-01-01T.*, at signaling .*Z: nothing is signed/,
+      });
+    }
+    assert.equal(made.length, 1);
+  });
+
   test('for another owner is about a cocoon of mine, and is not made without signaling', async () => {
     const tab = await newPeerId();
     mesh.add({ peerId: tab }, { kind: 'browser' });

@@ -20,6 +20,7 @@ import type {
 } from '@cocoon-mesh/protocol';
 import {
   MeshError,
+  dateText,
   hashObject,
   limits,
   readSetupToken,
@@ -106,17 +107,20 @@ export class OwnerDesk {
     }
   }
 
-  /** @throws MeshError usage | device_not_found | signaling_unreachable | owner_key_offline */
+  /** @throws MeshError usage | device_not_found | signaling_unreachable | clock_wrong | owner_key_offline */
   makeToken(request: TokenRequest, asker: Asker): Promise<TokenAnswer> {
     return this.inTurn(async (keys) => {
       const { mesh, clock, audit, signalingUrl, noteToken } = this.#options;
       if (request.cocoon !== undefined) assertOwnCocoon(mesh, request.cocoon);
       const { signaling } = mesh;
       if (signaling.state !== 'connected') throw new MeshError('signaling_unreachable');
-      // Signaling judges the dates, so they are told in its time.
-      const now = Math.floor((clock.now() + signaling.clockOffsetMs) / 1000);
+      // Signaling judges the dates, so they are told in its time, if that can be true.
+      const told = clock.now() + signaling.clockOffsetMs;
+      assertSameTime(clock.now(), told);
+      const now = Math.floor(told / 1000);
       // An owner who was removed a moment ago is invited again by what is made after that, not before.
-      const removed = (await this.#newestRevocation(keys))?.iat ?? 0;
+      const newest = (await this.#newestRevocation(keys))?.iat ?? 0;
+      const removed = Math.min(newest, this.#now() + limits.maxOwnerClockAheadMs / 1000);
       const { answer, made } = await signToken(keys, request, {
         signaling: signalingUrl,
         receiptKey: signaling.receiptKey,
@@ -241,8 +245,8 @@ export class OwnerDesk {
   /** @param least seconds since 1970: what was granted until then must end, whatever this clock says */
   async #revoke(keys: OwnerKeys, kind: RevocationKind, subject: string, least: number): Promise<void> {
     const { mesh } = this.#options;
-    const now = Math.max(this.#now(), least);
-    const entry = await signRevocation(keys, mesh.revocations(), { kind, subject, now });
+    const now = this.#now();
+    const entry = await signRevocation(keys, mesh.revocations(), { kind, subject, now, least });
     await mesh.tellOwner(undefined, [entry]);
   }
 
@@ -264,6 +268,18 @@ export class OwnerDesk {
 
 function latestGrant(shares: readonly ProvenShare[]): number {
   return Math.max(0, ...shares.map(({ granted }) => granted));
+}
+
+/**
+ * What the owner signs lasts, and a wrong date in it too.
+ * @throws MeshError clock_wrong
+ */
+function assertSameTime(here: number, there: number): void {
+  if (Math.abs(there - here) <= limits.clockSkewMs) return;
+  throw new MeshError(
+    'clock_wrong',
+    `Here it is ${dateText(here / 1000)}, at signaling ${dateText(there / 1000)}: nothing is signed until they agree`,
+  );
 }
 
 /** @throws MeshError device_not_found */

@@ -50,6 +50,8 @@ export class OwnerMesh {
   sharesKnown: ProvenShare[] = [];
   list: string[] = [];
   isConnected = true;
+  /** What signaling's clock is ahead of this one. */
+  clockOffsetMs = 0;
   /** Next hand-out fails with it. */
   failing: MeshError | null = null;
   /** Nothing can be told. */
@@ -79,7 +81,11 @@ export class OwnerMesh {
 
   get signaling(): Mesh['signaling'] {
     return this.isConnected
-      ? ({ state: 'connected', receiptKey: receiptKey.publicKey, clockOffsetMs: 0 } as Mesh['signaling'])
+      ? ({
+          state: 'connected',
+          receiptKey: receiptKey.publicKey,
+          clockOffsetMs: this.clockOffsetMs,
+        } as Mesh['signaling'])
       : { state: 'stopped' as never };
   }
 

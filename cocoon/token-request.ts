@@ -7,6 +7,7 @@ import {
   check,
   coOwnerRights,
   createSetupToken,
+  dateText,
   memberRights,
   narrowRights,
   tokenRequestSchema,
@@ -65,7 +66,7 @@ export async function signToken(
     token,
     scope: request.scope,
     jti,
-    expires_at: new Date(expires * 1000).toISOString(),
+    expires_at: dateText(expires),
     signaling: place.signaling,
   };
   return { answer, made: { jti, grantHash, expires } };

@@ -205,6 +205,12 @@ export const errorCodes = {
     status: 401,
     exit: 4,
   },
+  clock_wrong: {
+    message: 'The clocks of this device and of signaling are too far apart',
+    hint: 'Set the clocks of both machines by the network (NTP): tokens and memberships have dates.',
+    status: 503,
+    exit: 5,
+  },
   token_used: {
     message: 'The setup token was used before',
     hint: 'A token works once. Ask for a new one.',

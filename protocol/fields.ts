@@ -27,8 +27,13 @@ export const jwsField = z
 export const nonceField = z
   .string()
   .check(z.minLength(22), z.maxLength(64), z.refine(isBase64Url, { error: 'not base64url' }));
-/** Seconds since 1970, as in JWT. */
-export const timeField = z.int().check(z.nonnegative());
+const latestTime = 8.64e12;
+/** Seconds since 1970, as in JWT; no later than a `Date` can be. */
+export const timeField = z.int().check(z.nonnegative(), z.maximum(latestTime));
+/** ISO 8601, of whatever number of seconds. */
+export function dateText(seconds: number): string {
+  return new Date(Math.max(-latestTime, Math.min(seconds || 0, latestTime)) * 1000).toISOString();
+}
 /** Devices and services: one DNS label, no `--` (it separates labels in app origins), no punycode. */
 export const namePattern = /^(?!xn)[a-z0-9](-?[a-z0-9]){0,30}$/;
 export const nameField = z.string().check(z.regex(namePattern));

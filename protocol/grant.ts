@@ -18,6 +18,7 @@ import {
 import { decodeJson, encodeJson } from './codec.ts';
 import { MeshError } from './errors.ts';
 import {
+  dateText,
   jwsField,
   key32Field,
   ownerIdField,
@@ -299,6 +300,20 @@ export async function signReceipt(
 ): Promise<string> {
   const payload = { v: 1, crit: [], jti: content.jti, redeemer: content.redeemer, iat: content.now };
   return signObject('receipt', receiptSchema, payload, key);
+}
+
+/**
+ * Signaling's clock is not believed without bounds: a chain from the future would outlive every revocation by date,
+ * and the seven days that it has.
+ * @param now seconds since 1970
+ * @throws MeshError membership_invalid
+ */
+export function assertNotAhead(signed: number, now: number): void {
+  if (signed > now + limits.maxOwnerClockAheadMs / 1000)
+    throw new MeshError(
+      'membership_invalid',
+      `It is of ${dateText(signed)}, and here it is ${dateText(now)}: one of the two clocks is wrong`,
+    );
 }
 
 /** @throws MeshError token_invalid | token_not_yet_valid | token_expired | unknown_constraint */

@@ -51,6 +51,25 @@ function payloadOf(jws: string): object {
   return JSON.parse(fromUtf8(fromBase64Url(jws.split('.')[1] ?? ''))) as object;
 }
 
+describe('a chain from the future', () => {
+  it('is refused: its seven days would not end', async () => {
+    const ahead = sampleNow + 2 * day;
+    const { token, jti } = await createSetupToken(owner, {
+      scope: 'enroll',
+      rights: memberRights,
+      now: sampleNow,
+      expires: ahead + 3600,
+      signaling: 'ws://192.0.2.10/ws',
+      receiptKey: signaling.receiptKey.publicKey,
+    });
+    const redemption = await redeem(await readSetupToken(token), device, device.peerId);
+    const receipt = await signReceipt(signaling.receiptKey, { jti, redeemer: device.peerId, now: ahead });
+    const chain: MembershipProof = { kind: 'claim', redemption, receipt };
+    assert.equal(await verdict(chain), 'membership_invalid');
+    assert.equal(await verdict(chain, ahead - day), 'accepted');
+  });
+});
+
 describe('a membership', () => {
   const content = peekMembership(membership.membership);
 

@@ -15,7 +15,7 @@ import {
   signedFields,
   timeField,
 } from './fields.ts';
-import { redemptionSchema, verifyReceipt, verifyRedemption } from './grant.ts';
+import { assertNotAhead, redemptionSchema, verifyReceipt, verifyRedemption } from './grant.ts';
 import { limits } from './limits.ts';
 import type { OwnerKeys } from './owner.ts';
 import { ownerRecordsField, verifyOwnerRecords } from './owner.ts';
@@ -114,22 +114,23 @@ export async function signMembership(owner: OwnerKeys, terms: MembershipTerms): 
 
 /**
  * @param peerId the proven peer that shows it
- * @param now seconds since 1970
+ * @param now seconds since 1970; null for one that was judged before and may have ended since
  * @param newest the newest record of its owner that was ever seen: what a lost secret signed is void
  * @throws MeshError membership_invalid | membership_expired | unknown_constraint
  */
 export async function verifyMembership(
   proof: MembershipProof,
   peerId: string,
-  now: number,
+  now: number | null,
   newest: NewestRecord | null = null,
 ): Promise<ProvenMembership> {
-  const proven = await verifyChain(proof);
+  const proven = await verifyChain(proof, now);
   if (isOutdated(proven, newest))
     throw new MeshError('membership_invalid', 'The membership is of an epoch before the last rotation');
   if (proven.peerId !== peerId)
     throw new MeshError('membership_invalid', 'The membership belongs to another device');
-  if (proven.expires !== null && proven.expires <= now) throw new MeshError('membership_expired');
+  if (now !== null && proven.expires !== null && proven.expires <= now)
+    throw new MeshError('membership_expired');
   return proven;
 }
 
@@ -152,9 +153,9 @@ export function isOutdated(
   return proven.grantHash === null || !newest.keeps.includes(proven.grantHash);
 }
 
-async function verifyChain(proof: MembershipProof): Promise<ProvenMembership> {
+async function verifyChain(proof: MembershipProof, now: number | null): Promise<ProvenMembership> {
   try {
-    return proof.kind === 'membership' ? await verifySigned(proof) : await verifyClaim(proof);
+    return proof.kind === 'membership' ? await verifySigned(proof) : await verifyClaim(proof, now);
   } catch (cause) {
     if (cause instanceof MeshError && cause.code === 'unknown_constraint') throw cause;
     throw new MeshError('membership_invalid', undefined, { cause });
@@ -181,11 +182,15 @@ async function verifySigned(proof: MembershipProof & { kind: 'membership' }): Pr
   };
 }
 
-async function verifyClaim(proof: MembershipProof & { kind: 'claim' }): Promise<ProvenMembership> {
+async function verifyClaim(
+  proof: MembershipProof & { kind: 'claim' },
+  now: number | null,
+): Promise<ProvenMembership> {
   const { owner, grant, grantHash } = await verifyRedemption(proof.redemption);
   if (grant.scope !== 'enroll')
     throw new MeshError('membership_invalid', 'Only an enrolled device is a member');
   const receipt = await verifyReceipt(proof.receipt, grant, proof.redemption.redeemer);
+  if (now !== null) assertNotAhead(Math.max(grant.iat, receipt.iat), now);
   return {
     owner: owner.id,
     epoch: owner.epoch,

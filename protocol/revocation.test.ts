@@ -10,6 +10,7 @@ import {
   ends,
   givesBack,
   helloRevocationsSchema,
+  peekRevocation,
   renewRevocations,
   revocationMessageSchema,
   signRevocation,
@@ -135,6 +136,18 @@ describe('a list of revocations', () => {
       entries.slice(-2).map(({ iat }) => iat),
       [sampleNow + 500, sampleNow + 500],
     );
+  });
+
+  it('is dated a day ahead at most, whatever was signed by a wrong clock before', async () => {
+    const content = { kind: 'owner', subject: otherOwner.id } as const;
+    const day = 86_400;
+    const wrong = await signRevocation(owner, list, { ...content, now: sampleNow + 1000 * day });
+    for (const least of [0, sampleNow + 5000 * day]) {
+      const next = await signRevocation(owner, [...list, wrong], { ...content, now: sampleNow, least });
+      assert.equal(peekRevocation(next).iat, sampleNow + day);
+    }
+    const soon = await signRevocation(owner, [], { ...content, now: sampleNow, least: sampleNow + 60 });
+    assert.equal(peekRevocation(soon).iat, sampleNow + 60);
   });
 
   it('keeps what a newer version revoked among what it knows itself, and refuses other novelties', async () => {

@@ -113,19 +113,21 @@ export function givesBack({ kind, subject, iat }: Revocation, share: Revocable):
 
 /**
  * The next entry after `list`, which is of the owner's present epoch.
- * @param content `now` must not be before what it is to end was granted (`ends`): use the highest time that the owner
- * is known to have signed, where its clocks differ. It is never before the entry before.
+ * @param content.least when what it is to end was granted (`ends`), where the owner's clocks differ. The entry is
+ * never before that nor before the entry before it, but no more than a day ahead of `now`: a wrong clock must not
+ * set the date of all that follow. What claims to be granted later than that is refused (`assertNotAhead`).
  * @throws MeshError bad_message | message_too_large
  */
 export async function signRevocation(
   owner: OwnerKeys,
   list: readonly string[],
-  content: { kind: RevocationKind; subject: string; now: number },
+  content: { kind: RevocationKind; subject: string; now: number; least?: number },
 ): Promise<string> {
   const last = list.at(-1);
   const before = last === undefined ? 0 : peekObject('revocation', revocationSchema, last).iat;
-  const { kind, subject, now } = content;
-  return signEntry(owner, list, { kind, subject, iat: Math.max(now, before) });
+  const { kind, subject, now, least = 0 } = content;
+  const latest = now + limits.maxOwnerClockAheadMs / 1000;
+  return signEntry(owner, list, { kind, subject, iat: Math.min(Math.max(now, before, least), latest) });
 }
 
 /**

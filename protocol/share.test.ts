@@ -59,6 +59,34 @@ async function claimed(
   return { kind: 'claim', redemption, receipt: await signReceipt(signaling.receiptKey, content) };
 }
 
+describe('a share from the future', () => {
+  const ahead = sampleNow + 2 * day;
+
+  it('is refused, whoever signed its date', async () => {
+    const terms = { now: ahead, expires: ahead + 3600 };
+    const { token, jti } = await createSetupToken(owner, { ...baseTerms, ...terms });
+    const setup = await readSetupToken(token);
+    const redemption = await redeem(setup, otherOwner.key, otherOwner.id, otherOwner.records);
+    const receipt = await signReceipt(signaling.receiptKey, { jti, redeemer: otherOwner.id, now: ahead });
+    const chain: ShareProof = { kind: 'claim', redemption, receipt };
+    assert.equal(await code(verifyShare(chain, sampleNow)), 'membership_invalid');
+    assert.equal(await code(verifyShare(chain, ahead - day)), 'accepted');
+    const direct = await signShare(owner, await verifyShare(chain, ahead), 1, sampleNow);
+    assert.equal(await code(verifyShare(direct, sampleNow)), 'membership_invalid');
+  });
+
+  it('is refused by its receipt alone: its seven days would not end', async () => {
+    const { token, jti } = await createSetupToken(owner, { ...baseTerms, expires: ahead + 3600 });
+    const setup = await readSetupToken(token);
+    const redemption = await redeem(setup, otherOwner.key, otherOwner.id, otherOwner.records);
+    const receipt = await signReceipt(signaling.receiptKey, { jti, redeemer: otherOwner.id, now: ahead });
+    assert.equal(
+      await code(verifyShare({ kind: 'claim', redemption, receipt }, sampleNow)),
+      'membership_invalid',
+    );
+  });
+});
+
 async function signed(proof: ShareProof, serial = 1): Promise<ShareProof & { kind: 'share' }> {
   const result = await signShare(owner, await verifyShare(proof, sampleNow), serial, sampleNow);
   assert.ok(result.kind === 'share');

@@ -11,7 +11,7 @@ import * as z from 'zod/mini';
 import { MeshError } from './errors.ts';
 import { jwsField, key32Field, ownerIdField, peerIdField, signedFields, timeField } from './fields.ts';
 import type { Redemption } from './grant.ts';
-import { redemptionSchema, verifyReceipt, verifyRedemption } from './grant.ts';
+import { assertNotAhead, redemptionSchema, verifyReceipt, verifyRedemption } from './grant.ts';
 import { limits } from './limits.ts';
 import type { NewestRecord } from './membership.ts';
 import { earlier, isOutdated } from './membership.ts';
@@ -120,21 +120,24 @@ export async function signShare(
 
 /**
  * Whether it is this cocoon's and this co-owner's, the caller compares, with what their own memberships say.
- * @param now seconds since 1970
+ * @param now seconds since 1970; null for one that was judged before and may have ended since
  * @param newest the newest record of the cocoon's owner that was ever seen
  * @throws MeshError membership_invalid | membership_expired | unknown_constraint
  */
 export async function verifyShare(
   proof: ShareProof,
-  now: number,
+  now: number | null,
   newest: NewestRecord | null = null,
 ): Promise<ProvenShare> {
-  const proven = await verifyChain(proof);
+  const proven = await verifyChain(proof, now);
   if (isOutdated(proven, newest))
     throw new MeshError('membership_invalid', 'The share is of an epoch before the last rotation');
   if (proven.coOwner === proven.owner)
     throw new MeshError('membership_invalid', 'A cocoon is not shared with its own owner');
-  if (proven.expires !== null && proven.expires <= now) throw new MeshError('membership_expired');
+  // A removal ends what was given until then: nothing is given later than that.
+  if (now !== null) assertNotAhead(proven.granted, now);
+  if (now !== null && proven.expires !== null && proven.expires <= now)
+    throw new MeshError('membership_expired');
   return proven;
 }
 
@@ -143,9 +146,9 @@ export function shareRecords(proof: ShareProof): readonly string[] {
   return proof.kind === 'share' ? proof.records : proof.redemption.records;
 }
 
-async function verifyChain(proof: ShareProof): Promise<ProvenShare> {
+async function verifyChain(proof: ShareProof, now: number | null): Promise<ProvenShare> {
   try {
-    return proof.kind === 'share' ? await verifySigned(proof) : await verifyClaim(proof);
+    return proof.kind === 'share' ? await verifySigned(proof) : await verifyClaim(proof, now);
   } catch (cause) {
     if (cause instanceof MeshError && cause.code === 'unknown_constraint') throw cause;
     throw new MeshError('membership_invalid', undefined, { cause });
@@ -189,12 +192,13 @@ async function assertAccepted(redemption: Redemption, share: Share): Promise<voi
   if (!same) throw new MeshError('membership_invalid', 'The co-owner did not accept this share');
 }
 
-async function verifyClaim(proof: ShareProof & { kind: 'claim' }): Promise<ProvenShare> {
+async function verifyClaim(proof: ShareProof & { kind: 'claim' }, now: number | null): Promise<ProvenShare> {
   const { redemption } = proof;
   const { owner, grant, grantHash } = await verifyRedemption(redemption);
   if (grant.scope !== 'co-own' || grant.cocoon === undefined)
     throw new MeshError('membership_invalid', 'Only a cocoon that was granted is shared');
   const receipt = await verifyReceipt(proof.receipt, grant, redemption.redeemer);
+  if (now !== null) assertNotAhead(receipt.iat, now);
   return {
     owner: owner.id,
     epoch: owner.epoch,

@@ -62,8 +62,7 @@ export class KnownOwner {
     for (const jws of state.memberships) {
       const proof = { kind: 'membership', records: state.records, membership: jws } as const;
       const peerId = peekMembership(jws).sub;
-      // Ended ones are kept as well: at the beginning of time none has ended.
-      known.#memberships.set(peerId, { jws, proven: await verifyMembership(proof, peerId, 0) });
+      known.#memberships.set(peerId, { jws, proven: await verifyMembership(proof, peerId, null) });
     }
     return known;
   }

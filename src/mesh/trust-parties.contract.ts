@@ -117,7 +117,7 @@ export async function confirmed(
   serial = 1,
   change: { rights?: Rights } = {},
 ): Promise<ShareProof> {
-  const proven = await verifyShare(proof, 0);
+  const proven = await verifyShare(proof, null);
   return signShare(owner.keys, { ...proven, ...change }, serial, now);
 }
 

@@ -275,9 +275,9 @@ export class Trust {
   async #load(state: TrustState): Promise<void> {
     for (const [id, owner] of Object.entries(state.owners))
       this.#owners.set(id, await KnownOwner.open(id, owner, this.#listener));
-    // Ended ones are kept as well: at the beginning of time none has ended.
+    // Ended ones are kept as well.
     for (const proof of state.shares)
-      this.#shares.add({ proof, proven: await verifyShare(proof, 0) }, () => true);
+      this.#shares.add({ proof, proven: await verifyShare(proof, null) }, () => true);
     this.#time = state.time;
   }
 

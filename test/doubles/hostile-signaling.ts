@@ -241,7 +241,7 @@ export class HostileSignaling {
 
   /** The newest between the same two counts. */
   async #share(proof: ShareProof): Promise<void> {
-    const proven = await verifyShare(proof, 0);
+    const proven = await verifyShare(proof, null);
     const { cocoon, coOwner, owner } = proven;
     const old = this.#shares.findIndex(
       (each) => each.proven.cocoon === cocoon && each.proven.coOwner === coOwner,
@@ -362,7 +362,7 @@ export function swapFingerprint(payload: SignalPayload): SignalPayload {
 /** Nobody's, when it proves nothing: it is let in all the same. */
 async function ownerOf(membership: DeviceEntry['membership'], peerId: string): Promise<string> {
   try {
-    return (await verifyMembership(membership, peerId, 0)).owner;
+    return (await verifyMembership(membership, peerId, null)).owner;
   } catch {
     return '';
   }
