@@ -3,8 +3,18 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
-import type { SetupToken } from '@cocoon-mesh/protocol';
-import { MeshError, createSetupToken, memberRights, readSetupToken } from '@cocoon-mesh/protocol';
+import type { OwnerAnswer, OwnerKeys, SetupToken } from '@cocoon-mesh/protocol';
+import {
+  MeshError,
+  adminRights,
+  createSetupToken,
+  encode,
+  memberRights,
+  ownerAnswerSchema,
+  readSetupToken,
+  signRevocation,
+  streamProtocols,
+} from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { Home } from './home.ts';
 import { OwnersFile } from './mesh-store.ts';
@@ -15,16 +25,20 @@ import {
   OwnerMesh,
   auditLines,
   claimedShare,
+  memberOf,
   newOwner,
   newPeerId,
+  peerOf,
   receiptKey,
 } from './owner-mesh.contract.ts';
+import { OwnerServer } from './owner-server.ts';
 import { Rotation } from './rotation.ts';
 
 const self = await newPeerId();
 const box = await newPeerId();
 const tab = await newPeerId();
 const gpu = await newPeerId();
+const laptop = await newPeerId();
 const { keys } = await newOwner();
 const { keys: anna } = await newOwner();
 const folder = await mkdtemp(join(tmpdir(), 'cocoon-commands-'));
@@ -146,6 +160,91 @@ describe('a claim', () => {
   test('needs the secret of the owner who claims', async () => {
     mesh.ownerRecords = [...keys.records, 'next'];
     await assert.rejects(commands.claim(await shareWithMe()), { code: 'owner_key_offline' });
+  });
+});
+
+describe('on a device without the secret', () => {
+  let there: OwnerMesh;
+  let asking: OwnerCommands;
+
+  beforeEach(async () => {
+    mesh.add({ peerId: laptop }, { signs: true });
+    there = new OwnerMesh(laptop, keys, clock);
+    for (const peerId of [self, box, laptop]) there.add({ peerId });
+    mesh.others.set(laptop, there);
+    mesh.asPeer = peerOf(memberOf(keys.id, { peerId: self, rights: [...memberRights, ...adminRights] }));
+    const shared = { clock, log: () => undefined, audit: auditLines(), noteToken: async () => undefined };
+    const desk = new OwnerDesk({
+      ...shared,
+      mesh: there.mesh,
+      keyring: new OwnerKeyring(keys),
+      signalingUrl: 'ws://10.0.0.1:7400/ws',
+    });
+    void new OwnerServer({ ...shared, mesh: there.mesh, desk });
+    const none = new OwnerKeyring(null);
+    const here = { ...shared, mesh: mesh.mesh, keyring: none, owners, signalingUrl: 'ws://10.0.0.1:7400/ws' };
+    const noDesk = new OwnerDesk(here);
+    const home = new Home(await mkdtemp(join(folder, 'home-')));
+    const rotation = new Rotation({ ...here, home, desk: noDesk });
+    asking = new OwnerCommands({ ...here, desk: noDesk, rotation });
+  });
+
+  /** A device that says that it holds the secret. */
+  function pose(answer: OwnerAnswer): void {
+    there.handle(streamProtocols.owner, (stream) => {
+      stream.write(encode(ownerAnswerSchema, answer));
+      stream.end();
+    });
+  }
+
+  const ask = { scope: 'enroll', expires_s: 600, admin: false, services: [], capabilities: [] };
+
+  test('what ends is ended here at once, by the signature of the owner', async () => {
+    mesh.sharesKnown = [
+      (await claimedShare(anna, keys, gpu, now())).share,
+      (await claimedShare(keys, anna, box, now())).share,
+    ];
+    there.sharesKnown = mesh.sharesKnown;
+    await asking.revoke(nameOf(box), false);
+    await asking.revoke(nameOf(gpu), false);
+    await asking.removeOwner(anna.id);
+    assert.deepEqual(mesh.list, there.list);
+    assert.deepEqual(
+      (await mesh.entries()).map(({ kind, subject }) => [kind, subject]),
+      [
+        ['device', box],
+        ['share', gpu],
+        ['owner', anna.id],
+      ],
+    );
+    assert.ok((await asking.makeToken(ask)).token);
+  });
+
+  test('whoever only says that it is done is not believed', async () => {
+    mesh.sharesKnown = [(await claimedShare(keys, anna, box, now())).share];
+    pose({});
+    const code = 'owner_key_offline';
+    await assert.rejects(asking.revoke(nameOf(box), false), { code });
+    await assert.rejects(asking.removeOwner(anna.id), { code });
+    await assert.rejects(asking.makeToken(ask), { code });
+  });
+
+  test('neither is a signature of another owner, nor one over something else', async () => {
+    const other = await newPeerId();
+    const entryOf = async (by: OwnerKeys, subject: string): Promise<OwnerAnswer> => {
+      const entry = await signRevocation(by, [], { kind: 'device', subject, now: now() });
+      return {
+        revocations: { kind: 'tell', owner: by.id, records: by.records, after: 0, list: [entry] },
+      };
+    };
+    for (const answer of [await entryOf(anna, box), await entryOf(keys, other)]) {
+      pose(answer);
+      await assert.rejects(asking.revoke(nameOf(box), false), { code: 'owner_key_offline' });
+      assert.deepEqual(mesh.list, []);
+    }
+    pose(await entryOf(keys, box));
+    await asking.revoke(nameOf(box), false);
+    assert.equal(mesh.list.length, 1);
   });
 });
 

@@ -11,6 +11,8 @@ import type { OwnersFile } from './mesh-store.ts';
 import type { OwnerDesk } from './owner-desk.ts';
 import { isOwnCocoon } from './owner-desk.ts';
 import type { OwnerKeyring } from './owner-keyring.ts';
+import type { Ending, Known } from './owner-proof.ts';
+import { provenRevocation, provenToken } from './owner-proof.ts';
 import type { SharedWith } from './rights-text.ts';
 import { describeRights } from './rights-text.ts';
 import type { PreparedRotation, Rotation, RotationResult } from './rotation.ts';
@@ -77,9 +79,11 @@ export class OwnerCommands {
     const token = tokenRequestOf({ ...rest, ...named });
     const { desk } = this.#options;
     if (desk.holdsKey) return desk.makeToken(token, null);
-    const answer = await this.#ask({ op: 'token', token });
-    if (!answer.token) throw new MeshError('bad_message');
-    return answer.token;
+    const { mesh, clock } = this.#options;
+    return askOwner(mesh, clock, {
+      request: { op: 'token', token },
+      read: (answer) => provenToken(answer, token, this.#known()),
+    });
   }
 
   /**
@@ -143,7 +147,8 @@ export class OwnerCommands {
     const { desk } = this.#options;
     const owner = this.#ownerId(text);
     if (desk.holdsKey) await desk.removeOwner(owner);
-    else await this.#ask({ op: 'remove_owner', owner });
+    else
+      await this.#end({ op: 'remove_owner', owner }, { kind: 'owner', owner, shares: this.#givenTo(owner) });
     return { owner };
   }
 
@@ -167,12 +172,12 @@ export class OwnerCommands {
           hint: 'After a theft run `cocoon secret rotate --without DEVICE`. To revoke it all the same add --yes.',
         },
       );
-    const kind = mesh.shares().some(({ cocoon, owner }) => cocoon === peerId && owner !== mesh.owner)
-      ? 'share'
-      : 'device';
+    const shares = mesh.shares().filter(({ cocoon, owner }) => cocoon === peerId && owner !== mesh.owner);
+    const ending =
+      shares.length > 0 ? ({ kind: 'share', shares } as const) : ({ kind: 'device', peerId } as const);
     if (desk.holdsKey) await desk.revokeDevice(peerId);
-    else await this.#ask({ op: 'revoke', device: peerId });
-    return { peer_id: peerId, name, kind };
+    else await this.#end({ op: 'revoke', device: peerId }, ending);
+    return { peer_id: peerId, name, kind: ending.kind };
   }
 
   /** @throws MeshError as `Rotation.prepare`, device_not_found */
@@ -194,9 +199,32 @@ export class OwnerCommands {
     return this.#options.rotation.commit(id);
   }
 
-  async #ask(request: OwnerRequest) {
+  /** Has something ended by a device that signs, and ends it here at once. */
+  async #end(request: OwnerRequest, ending: Ending): Promise<void> {
     const { mesh, clock } = this.#options;
-    return askOwner(mesh, clock, request);
+    const { records, list } = await askOwner(mesh, clock, {
+      request,
+      read: (answer) => provenRevocation(answer, ending, this.#known()),
+    });
+    await mesh.tellOwner(records, list);
+  }
+
+  #known(): Known {
+    const { mesh, clock } = this.#options;
+    const { signaling, owner, ownerRecords } = mesh;
+    const isConnected = signaling.state === 'connected';
+    return {
+      owner,
+      epoch: (ownerRecords?.length ?? 0) - 1,
+      receiptKey: isConnected ? signaling.receiptKey : null,
+      now: Math.floor((clock.now() + (isConnected ? signaling.clockOffsetMs : 0)) / 1000),
+    };
+  }
+
+  /** What another owner was given of mine. */
+  #givenTo(owner: string): readonly ProvenShare[] {
+    const { mesh } = this.#options;
+    return mesh.shares().filter((share) => share.owner === mesh.owner && share.coOwner === owner);
   }
 
   /** @throws MeshError device_not_found | denied | usage */

@@ -147,9 +147,10 @@ export class OwnerDesk {
 
   /**
    * Ends a device of my owner for good, or gives back a cocoon that another owner shares with mine.
+   * @returns the signed entry that says so
    * @throws MeshError usage | owner_key_offline | signaling_unreachable
    */
-  revokeDevice(peerId: string): Promise<void> {
+  revokeDevice(peerId: string): Promise<string> {
     return this.inTurn(async (keys) => {
       const { mesh } = this.#options;
       if (peerId === mesh.peerId)
@@ -162,21 +163,23 @@ export class OwnerDesk {
         );
       const given = mesh.shares().filter(({ cocoon, coOwner }) => cocoon === peerId && coOwner === keys.id);
       const isOwn = mesh.members().some((member) => member.peerId === peerId);
-      if (!isOwn && given.length > 0) await this.#revoke(keys, 'share', peerId, latestGrant(given));
-      else await this.#revoke(keys, 'device', peerId, 0);
+      return !isOwn && given.length > 0
+        ? this.#revoke(keys, 'share', peerId, latestGrant(given))
+        : this.#revoke(keys, 'device', peerId, 0);
     });
   }
 
   /**
    * Ends everything that another owner was given until now.
+   * @returns as `revokeDevice`
    * @throws MeshError usage | owner_key_offline | signaling_unreachable
    */
-  removeOwner(owner: string): Promise<void> {
+  removeOwner(owner: string): Promise<string> {
     return this.inTurn(async (keys) => {
       const { mesh } = this.#options;
       if (owner === keys.id) throw new MeshError('usage', 'An owner does not remove itself');
       const given = mesh.shares().filter((share) => share.owner === keys.id && share.coOwner === owner);
-      await this.#revoke(keys, 'owner', owner, latestGrant(given));
+      return this.#revoke(keys, 'owner', owner, latestGrant(given));
     });
   }
 
@@ -243,11 +246,12 @@ export class OwnerDesk {
   }
 
   /** @param least seconds since 1970: what was granted until then must end, whatever this clock says */
-  async #revoke(keys: OwnerKeys, kind: RevocationKind, subject: string, least: number): Promise<void> {
+  async #revoke(keys: OwnerKeys, kind: RevocationKind, subject: string, least: number): Promise<string> {
     const { mesh } = this.#options;
     const now = this.#now();
     const entry = await signRevocation(keys, mesh.revocations(), { kind, subject, now, least });
     await mesh.tellOwner(undefined, [entry]);
+    return entry;
   }
 
   async #newestRevocation(keys: OwnerKeys): Promise<Revocation | null> {

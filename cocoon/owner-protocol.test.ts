@@ -3,14 +3,16 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
 import type { ProvenPeer } from '@cocoon-mesh/mesh';
+import type { OwnerQuestion } from '@cocoon-mesh/mesh/owner-client.ts';
 import { askOwner, askSigner } from '@cocoon-mesh/mesh/owner-client.ts';
-import type { OwnerRequest } from '@cocoon-mesh/protocol';
+import type { OwnerAnswer, OwnerRequest } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   adminRights,
   coOwnerRights,
   concat,
   decode,
+  encode,
   limits,
   memberRights,
   narrowRights,
@@ -36,6 +38,7 @@ const makeToken: OwnerRequest = {
   op: 'token',
   token: { scope: 'enroll', expires_s: 60, admin: true, services: [], capabilities: [] },
 };
+const question: OwnerQuestion<OwnerAnswer> = { request: makeToken, read: async (answer) => answer };
 const needAdmin: readonly OwnerRequest[] = [
   makeToken,
   { op: 'revoke', device: victim },
@@ -192,13 +195,44 @@ describe('a device without the secret', () => {
       online: true,
       signs: true,
     });
-    const { token } = await askOwner(here.mesh, clock, makeToken);
+    const { token } = await askOwner(here.mesh, clock, question);
     assert.ok(token?.token.startsWith('cocoon-token-1.'));
+  });
+
+  test('goes on to the next when an answer proves nothing, and names whoever gave it if there is none', async () => {
+    const liar = await newPeerId();
+    here.known.unshift({
+      member: memberOf(keys.id, { peerId: liar }),
+      kind: 'cocoon',
+      online: true,
+      signs: true,
+    });
+    const lying = new OwnerMesh(liar, keys, clock);
+    here.others.set(liar, lying);
+    let lies = 0;
+    lying.handle(streamProtocols.owner, (stream) => {
+      lies++;
+      stream.write(encode(ownerAnswerSchema, {}));
+      stream.end();
+    });
+    const read = async (answer: OwnerAnswer): Promise<string> => {
+      if (!answer.token) throw new MeshError('token_invalid');
+      return answer.token.token;
+    };
+    assert.ok(await askOwner(here.mesh, clock, { request: makeToken, read }));
+    assert.equal(lies, 1);
+    here.others.delete(signer);
+    await assert.rejects(askOwner(here.mesh, clock, { request: makeToken, read }), (error: MeshError) => {
+      assert.equal(error.code, 'owner_key_offline');
+      assert.ok(error.message.includes(liar.slice(-6)) && !error.hint.includes(liar.slice(-6)));
+      assert.ok(error.hint.includes(signer.slice(-6)));
+      return true;
+    });
   });
 
   test('does not ask another one when the first says no', async () => {
     here.asPeer = admin({ rights: memberRights });
-    await assert.rejects(askOwner(here.mesh, clock, makeToken), { code: 'denied' });
+    await assert.rejects(askOwner(here.mesh, clock, question), { code: 'denied' });
   });
 
   test('meets other devices of its owner to learn whether they sign', async () => {
@@ -210,24 +244,24 @@ describe('a device without the secret', () => {
       entry.signs = true;
       throw new MeshError('device_offline');
     };
-    assert.ok((await askOwner(here.mesh, clock, makeToken)).token);
+    assert.ok((await askOwner(here.mesh, clock, question)).token);
     assert.deepEqual(met, [signer]);
   });
 
   test('is told whom to start when none is there, also by devices whose secret was replaced', async () => {
     here.known[1]!.online = false;
-    await assert.rejects(askOwner(here.mesh, clock, makeToken), (error: MeshError) => {
+    await assert.rejects(askOwner(here.mesh, clock, question), (error: MeshError) => {
       assert.equal(error.code, 'owner_key_offline');
       assert.ok(error.hint.includes(signer.slice(-6)));
       return true;
     });
     here.known[1]!.online = true;
     keyring.follow(() => [...keys.records, 'next']);
-    await assert.rejects(askOwner(here.mesh, clock, makeToken), { code: 'owner_key_offline' });
+    await assert.rejects(askOwner(here.mesh, clock, question), { code: 'owner_key_offline' });
   });
 
   test('gives up when its caller does', async () => {
     here.others.delete(signer);
-    await assert.rejects(askOwner(here.mesh, clock, makeToken, AbortSignal.abort()));
+    await assert.rejects(askOwner(here.mesh, clock, question, AbortSignal.abort()));
   });
 });

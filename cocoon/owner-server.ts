@@ -5,7 +5,7 @@
 
 import type { Mesh, ProvenPeer, Stream } from '@cocoon-mesh/mesh';
 import { readMessage } from '@cocoon-mesh/mesh/read-message.ts';
-import type { Clock, OwnerAnswer, OwnerRequest } from '@cocoon-mesh/protocol';
+import type { Clock, OwnerAnswer, OwnerRequest, RevocationTell } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   ResetCode,
@@ -15,6 +15,7 @@ import {
   limits,
   ownerAnswerSchema,
   ownerRequestSchema,
+  peekRevocation,
   streamProtocols,
   toMeshError,
 } from '@cocoon-mesh/protocol';
@@ -22,7 +23,7 @@ import type { DeviceAudit } from './audit-events.ts';
 import type { OwnerDesk } from './owner-desk.ts';
 
 export interface OwnerServerOptions {
-  readonly mesh: Pick<Mesh, 'handle'>;
+  readonly mesh: Pick<Mesh, 'handle' | 'owner' | 'ownerRecords'>;
   readonly desk: OwnerDesk;
   readonly clock: Clock;
   readonly audit: DeviceAudit;
@@ -80,14 +81,19 @@ export class OwnerServer {
       case 'token':
         return { token: await desk.makeToken(request.token, peerId) };
       case 'remove_owner':
-        await desk.removeOwner(request.owner);
-        return {};
+        return { revocations: this.#proofOf(await desk.removeOwner(request.owner)) };
       case 'revoke':
-        await desk.revokeDevice(request.device);
-        return {};
+        return { revocations: this.#proofOf(await desk.revokeDevice(request.device)) };
       case 'renew':
         return { membership: await this.#renew(peerId) };
     }
+  }
+
+  /** The asker believes nothing else. */
+  #proofOf(entry: string): RevocationTell {
+    const { owner, ownerRecords } = this.#options.mesh;
+    const after = peekRevocation(entry).n - 1;
+    return { kind: 'tell', owner: owner ?? '', records: [...(ownerRecords ?? [])], after, list: [entry] };
   }
 
   async #renew(peerId: string) {

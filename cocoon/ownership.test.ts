@@ -223,6 +223,24 @@ describe('a setup token', () => {
 });
 
 describe('a secret in the environment', () => {
+  test('gives a device that its owner had a lesser membership for the right to be asked to sign', async () => {
+    const { keys, text } = await newOwner();
+    const owners = await OwnersFile.open(home.owners);
+    const { peerId } = await openIdentityKey(home.identityKey);
+    const serial = now + 100;
+    await owners.saveMembership(await signMembership(keys, { peerId, serial, rights: memberRights, now }));
+    const held = async () => {
+      const stored = await (await settle({ secret: text })).owners.loadMembership();
+      assert.ok(stored);
+      return verifyMembership(stored, peerId, now);
+    };
+    const first = await held();
+    assert.ok(allows(first.rights, 'owner', 'admin', null));
+    // Otherwise it would not count beside the one before.
+    assert.equal(first.serial, serial + 1);
+    assert.equal((await held()).serial, serial + 1);
+  });
+
   test('makes a fresh device one of its owner', async () => {
     const { keys, text } = await newOwner();
     const { ownership, owners } = await settle({ secret: text });

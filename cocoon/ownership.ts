@@ -8,6 +8,7 @@ import type { OwnerKeys, OwnerRecords, SetupToken, SigningKey } from '@cocoon-me
 import {
   MeshError,
   adminRights,
+  allows,
   createOwnerSecret,
   memberRights,
   ownerKeys,
@@ -248,9 +249,12 @@ function fieldOf(value: unknown, name: string): unknown {
 async function holdMembership({ owners, key, now }: OwnershipRequest, keys: OwnerKeys): Promise<void> {
   const { membership, selfMade } = owners.owners;
   const held = membership ? await verifyMembership(membership, key.peerId, now).catch(() => null) : null;
-  if (held && !held.provisional && held.owner === keys.id && held.epoch === keys.epoch) return;
+  const isSigned = held && !held.provisional && held.owner === keys.id && held.epoch === keys.epoch;
+  // Without the right nobody asks it to sign, as it could have been given the secret after its membership.
+  if (isSigned && allows(held.rights, 'owner', 'admin', null)) return;
+  const serial = Math.max(now, (held?.serial ?? 0) + 1);
   await owners.belongTo(
-    await ownMembership(keys, key, now),
+    await ownMembership(keys, key, serial, now),
     selfMade && (held === null || held.owner === keys.id),
   );
 }
@@ -264,14 +268,14 @@ async function becomeOwner({
   const { secret, recoveryCode } = await createOwnerSecret();
   const keys = await ownerKeys(secret);
   await writePrivateFile(home.secret, `${await secretToText(secret)}\n`);
-  await owners.belongTo(await ownMembership(keys, key, now), true);
+  await owners.belongTo(await ownMembership(keys, key, now, now), true);
   return { keys, token: null, recoveryCode };
 }
 
-async function ownMembership(keys: OwnerKeys, key: SigningKey, now: number) {
+/** @param serial rises with each membership of a device; the time does so without being stored */
+async function ownMembership(keys: OwnerKeys, key: SigningKey, serial: number, now: number) {
   const rights = [...memberRights, ...adminRights];
-  // Serials rise with each membership of a device; the time does so without being stored.
-  return signMembership(keys, { peerId: key.peerId, serial: now, rights, now });
+  return signMembership(keys, { peerId: key.peerId, serial, rights, now });
 }
 
 async function ownerOf(owners: OwnersFile): Promise<string> {

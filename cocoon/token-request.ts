@@ -54,7 +54,7 @@ export async function signToken(
   const expires = place.now + request.expires_s;
   const { token, jti, grantHash } = await createSetupToken(keys, {
     scope: request.scope,
-    rights: request.scope === 'enroll' ? enrollRights(request) : shareRights(request),
+    rights: rightsOf(request),
     now: place.now,
     expires,
     ...(request.until === undefined ? {} : { until: request.until }),
@@ -70,6 +70,11 @@ export async function signToken(
     signaling: place.signaling,
   };
   return { answer, made: { jti, grantHash, expires } };
+}
+
+/** What a token gives. @throws MeshError usage */
+export function rightsOf(request: TokenRequest): Rights {
+  return request.scope === 'enroll' ? enrollRights(request) : shareRights(request);
 }
 
 function enrollRights(request: TokenRequest): Rights {

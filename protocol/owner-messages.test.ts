@@ -6,7 +6,7 @@ import type { OwnerAnswer, OwnerRequest } from './owner-messages.ts';
 import { ownerAnswerSchema, ownerRequestSchema } from './owner-messages.ts';
 import { sampleNow, sampleObjects } from './sample-objects.ts';
 
-const { otherOwner, device, token, jti, membership, share } = await sampleObjects();
+const { owner, otherOwner, device, token, jti, membership, share, revocations } = await sampleObjects();
 
 const request: OwnerRequest & { op: 'token' } = {
   op: 'token',
@@ -72,6 +72,15 @@ describe('the answer of a device that holds the secret', () => {
     const answers: OwnerAnswer[] = [
       { token: { token, jti, scope: 'co-own', expires_at: expires, signaling: 'ws://192.0.2.10/ws' } },
       { membership, share },
+      {
+        revocations: {
+          kind: 'tell',
+          owner: owner.id,
+          records: owner.records,
+          after: 1,
+          list: revocations.slice(1),
+        },
+      },
       { error: { code: 'denied', message: 'You may not do that', hint: 'Ask the owner for the right.' } },
       {},
     ];

@@ -8,6 +8,7 @@ import * as z from 'zod/mini';
 import { key32Field, nameField, ownerIdField, peerIdField, protocolField, timeField } from './fields.ts';
 import { limits } from './limits.ts';
 import { membershipProofSchema } from './membership.ts';
+import { revocationTellSchema } from './revocation.ts';
 import { shareProofSchema } from './share.ts';
 
 /** A token as a command asks for it. */
@@ -47,11 +48,13 @@ export const tokenAnswerSchema = z.object({
 });
 export type TokenAnswer = z.infer<typeof tokenAnswerSchema>;
 
-/** What was done, or why it was not. */
+/** What was done, with the proof of it, or why it was not. Nothing in it is believed because of who says it. */
 export const ownerAnswerSchema = z.object({
   token: z.optional(tokenAnswerSchema),
   membership: z.optional(membershipProofSchema),
   share: z.optional(shareProofSchema),
+  /** The signed entry that ends what was asked to end, for `revoke` and `remove_owner`. */
+  revocations: z.optional(revocationTellSchema),
   error: z.optional(
     z.object({
       code: z.string().check(z.maxLength(64)),

@@ -55,6 +55,17 @@ export const helloRevocationsSchema = z.object({
 });
 export type HelloRevocations = z.infer<typeof helloRevocationsSchema>;
 
+/** A piece of a list, with the records to verify it by. */
+export const revocationTellSchema = z.object({
+  kind: z.literal('tell'),
+  owner: ownerIdField,
+  /** Of the owner, up to the epoch of the list: a rotation is told the same way. */
+  records: ownerRecordsField,
+  after: z.int().check(z.nonnegative()),
+  list: z.array(jwsField).check(z.maxLength(limits.maxRevocationsPerMessage)),
+});
+export type RevocationTell = z.infer<typeof revocationTellSchema>;
+
 /**
  * `/cocoon/revocations/1`: one message, then the end. `ask` is answered with one `tell`, whose list goes on after
  * entry `after`; a `tell` that nobody asked for is news and has no answer.
@@ -66,14 +77,7 @@ export const revocationMessageSchema = z.discriminatedUnion('kind', [
     epoch: z.int().check(z.nonnegative()),
     after: z.int().check(z.nonnegative()),
   }),
-  z.object({
-    kind: z.literal('tell'),
-    owner: ownerIdField,
-    /** Of the owner, up to the epoch of the list: a rotation is told the same way. */
-    records: ownerRecordsField,
-    after: z.int().check(z.nonnegative()),
-    list: z.array(jwsField).check(z.maxLength(limits.maxRevocationsPerMessage)),
-  }),
+  revocationTellSchema,
 ]);
 export type RevocationMessage = z.infer<typeof revocationMessageSchema>;
 
@@ -156,6 +160,17 @@ async function signEntry(
   const link = last === undefined ? {} : { previous: toBase64Url(await hashObject(last)) };
   const head = { v: 1, crit: [], iss: owner.id, epoch: owner.epoch, n: list.length + 1 };
   return signObject('revocation', revocationSchema, { ...head, ...link, ...content }, owner.key);
+}
+
+/**
+ * One entry by itself, wherever in its list it stands: that its owner signed it is all that it needs to count.
+ * @throws MeshError as `verifyRevocations`
+ */
+export async function verifyRevocation(jws: string, owner: Owner): Promise<Revocation> {
+  const { n, previous } = peekRevocation(jws);
+  const [entry] = await verifyRevocations([jws], owner, n === 1 ? null : { n: n - 1, hash: previous ?? '' });
+  if (!entry) throw new MeshError('bad_message');
+  return entry;
 }
 
 /**

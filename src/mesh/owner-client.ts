@@ -23,31 +23,50 @@ import { readMessage } from './read-message.ts';
 
 type OwnerMesh = Pick<Mesh, 'devices' | 'openStream' | 'ping' | 'signers'>;
 
+/** What is asked, and how its answer is told from one that anybody could give. */
+export interface OwnerQuestion<T> {
+  readonly request: OwnerRequest;
+  /** What the answer proves. Rejects when it proves something else or nothing: then the next device is asked. */
+  readonly read: (answer: OwnerAnswer) => Promise<T>;
+}
+
 /**
  * Asks the devices that are known to sign, then those that might.
  * @throws MeshError owner_key_offline naming the devices that sign, and whatever a signing device answers
  */
-export async function askOwner(
+export async function askOwner<T>(
   mesh: OwnerMesh,
   clock: Clock,
-  request: OwnerRequest,
+  question: OwnerQuestion<T>,
   signal?: AbortSignal,
-): Promise<OwnerAnswer> {
-  const asked = new Set<string>();
+): Promise<T> {
+  const round = { mesh, clock, question, signal, asked: new Set<string>(), liars: new Set<string>() };
   const online = mesh.signers().filter((device) => device.online);
-  const known = await askEach(mesh, clock, request, online, asked, signal);
-  if (known) return known;
-  await meet(mesh, clock, asked, signal);
+  const known = await askEach(round, online);
+  if (known) return known.proven;
+  await meet(mesh, clock, round.asked, signal);
   const met = mesh.signers().filter((device) => device.online);
-  const answer = await askEach(mesh, clock, request, met, asked, signal);
-  if (answer) return answer;
-  throw ownerKeyOffline(mesh);
+  const answer = await askEach(round, met);
+  if (answer) return answer.proven;
+  throw ownerKeyOffline(mesh, round.liars);
 }
 
-/** Says whom to start. */
-export function ownerKeyOffline(mesh: Pick<Mesh, 'signers'>): MeshError {
-  const names = mesh.signers().map(({ name }) => name);
-  return new MeshError('owner_key_offline', undefined, {
+/**
+ * Says whom to start.
+ * @param liars PeerIds of devices that answered and proved nothing
+ */
+export function ownerKeyOffline(
+  mesh: Pick<Mesh, 'signers'>,
+  liars: ReadonlySet<string> = new Set(),
+): MeshError {
+  const signers = mesh.signers();
+  const names = signers.filter(({ peerId }) => !liars.has(peerId)).map(({ name }) => name);
+  const lying = signers.filter(({ peerId }) => liars.has(peerId)).map(({ name }) => name);
+  const message =
+    lying.length === 0
+      ? undefined
+      : `What was asked is not done: ${lying.join(', ')} answered without the signature of the owner`;
+  return new MeshError('owner_key_offline', message, {
     hint:
       names.length === 0
         ? 'Start the device on which you ran `cocoon up` first, or run the command there.'
@@ -89,21 +108,33 @@ export async function askSigner(
   return answer;
 }
 
-async function askEach(
-  mesh: OwnerMesh,
-  clock: Clock,
-  request: OwnerRequest,
+interface Round<T> {
+  readonly mesh: OwnerMesh;
+  readonly clock: Clock;
+  readonly question: OwnerQuestion<T>;
+  readonly signal: AbortSignal | undefined;
+  readonly asked: Set<string>;
+  readonly liars: Set<string>;
+}
+
+async function askEach<T>(
+  { mesh, clock, question, signal, asked, liars }: Round<T>,
   devices: readonly Device[],
-  asked: Set<string>,
-  signal: AbortSignal | undefined,
-): Promise<OwnerAnswer | null> {
+): Promise<{ readonly proven: T } | null> {
   for (const { peerId, self } of devices) {
     if (self || asked.has(peerId)) continue;
     asked.add(peerId);
+    let answer: OwnerAnswer;
     try {
-      return await askSigner(mesh, clock, peerId, request, signal);
+      answer = await askSigner(mesh, clock, peerId, question.request, signal);
     } catch (thrown) {
       if (signal?.aborted || !isUnreachable(toMeshError(thrown))) throw thrown;
+      continue;
+    }
+    try {
+      return { proven: await question.read(answer) };
+    } catch {
+      liars.add(peerId);
     }
   }
   return null;

@@ -16,6 +16,7 @@ import type {
 import {
   MeshError,
   ResetCode,
+  allows,
   randomBytes,
   streamProtocols,
   toBase64Url,
@@ -109,7 +110,7 @@ class PeerMesh implements Mesh {
     provisional: new Set(),
     denied: new Set(),
   };
-  /** Devices of mine that said that they hold the secret. */
+  /** Devices of mine that said that they hold the secret; whether they may, `signers` judges. */
   readonly #signers = new Set<string>();
 
   constructor(
@@ -356,7 +357,7 @@ class PeerMesh implements Mesh {
     const before = this.#news.head(owner);
     await this.#trust.learn(owner, records, list);
     // Also when a membership of the new epoch has made a rotation known here already.
-    this.#news.spread(owner, before, null);
+    this.#news.spread(owner, before, null, list);
     this.#emit('devices');
   }
 
@@ -366,7 +367,7 @@ class PeerMesh implements Mesh {
 
   signers(): readonly Device[] {
     return this.devices()
-      .filter(({ peerId }) => this.#signers.has(peerId))
+      .filter(({ peerId }) => this.#signers.has(peerId) && this.#maySign(peerId))
       .toSorted((a, b) => Number(b.online) - Number(a.online));
   }
 
@@ -433,6 +434,12 @@ class PeerMesh implements Mesh {
     else this.#signers.delete(peerId);
     this.#news.ask(link);
     this.#ownership.announce();
+  }
+
+  /** Whoever holds the secret gives itself the right to be asked; nobody else has it who was not trusted with it. */
+  #maySign(peerId: string): boolean {
+    const standing = this.#directory.get(peerId)?.standing;
+    return standing?.relation === 'own' && allows(standing.rights, 'owner', 'admin', null);
   }
 
   #accept(stream: Stream, link: Link): void {

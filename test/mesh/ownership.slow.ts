@@ -366,9 +366,31 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     await signaling.until(() => shares(server) === 1);
   });
 
+  test('a device that says that it signs is not believed without the right that the secret gives', async () => {
+    await setUp();
+    const rights = [...memberRights, ...adminRights];
+    const desk = await start('desk', root, { signs: () => true, rights });
+    const poser = await start('poser', root, { signs: () => true });
+    const asker = await start('asker', root);
+    for (const { key } of [desk, poser]) {
+      await listed(asker.mesh, key.peerId);
+      await asker.mesh.ping(key.peerId);
+    }
+    assert.deepEqual(
+      asker.mesh.signers().map(({ name }) => name),
+      ['desk'],
+    );
+    await desk.mesh.issueMembership(
+      poser.key.peerId,
+      await membershipOf(root, poser.key.peerId, { serial: 2, rights }),
+    );
+    await when(asker.mesh, 'devices', () => asker.mesh.signers().length === 2);
+  });
+
   test('a chain is told of to whoever can sign it, and the signed membership takes its place at the device', async () => {
     await setUp();
-    const desk = await start('desk', root, { signs: () => true });
+    const rights = [...memberRights, ...adminRights];
+    const desk = await start('desk', root, { signs: () => true, rights });
     const { token } = await createSetupToken(root, {
       scope: 'enroll',
       rights: memberRights,
