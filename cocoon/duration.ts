@@ -15,13 +15,23 @@ export function parseDuration(text: string): number {
   return seconds;
 }
 
-/** Seconds since 1970; a day without a time means its beginning, UTC. @throws MeshError usage */
+const dayPattern = /^\d{4}-\d\d-\d\d$/;
+const momentPattern = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)$/;
+
+/** Seconds since 1970; a day without a time means its last second, UTC. @throws MeshError usage */
 export function parseDate(text: string, nowMs: number): number {
-  const ms = /^\d{4}-\d\d-\d\d(T.*)?$/.test(text) ? Date.parse(text) : Number.NaN;
+  const day = momentPattern.exec(text)?.[1] ?? (dayPattern.test(text) ? text : null);
+  const ms = day !== null && isDay(day) ? Date.parse(day === text ? `${day}T23:59:59Z` : text) : Number.NaN;
   if (!Number.isFinite(ms))
     throw new MeshError('usage', `${JSON.stringify(text)} is not a date`, {
       hint: 'Example: 2027-01-31 or 2027-01-31T12:00:00Z.',
     });
   if (ms <= nowMs) throw new MeshError('usage', `The date ${text} has passed`);
   return Math.floor(ms / 1000);
+}
+
+/** `Date` takes the 31st of February for the 3rd of March. */
+function isDay(day: string): boolean {
+  const ms = Date.parse(`${day}T00:00:00Z`);
+  return Number.isFinite(ms) && new Date(ms).toISOString().startsWith(day);
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { TokenRequest } from '@cocoon-mesh/protocol';
 import {
+  MeshError,
   allows,
   coOwnerRights,
   createOwnerSecret,
@@ -78,4 +79,18 @@ test('what is no request for a token is refused as a wrong command', () => {
     { cocoon: 'server' },
   ])
     assert.throws(() => tokenRequestOf({ ...plain, ...wrong }), { code: 'usage' }, JSON.stringify(wrong));
+});
+
+test('what a person mistyped is said in the words of the command', () => {
+  const said = (wrong: object): string => {
+    try {
+      tokenRequestOf({ ...plain, ...wrong });
+    } catch (thrown) {
+      if (thrown instanceof MeshError) return `${thrown.message}: ${thrown.hint}`;
+    }
+    return '';
+  };
+  assert.match(said({ scope: 'coown' }), /^There is no scope "coown": enroll .*co-own/);
+  assert.match(said({ services: ['web', 'web:80'] }), /^"web:80" is not the name of a service: .*no port/);
+  assert.match(said({ capabilities: ['No Name'] }), /^"No Name" is not the name of a capability: /);
 });

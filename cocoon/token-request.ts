@@ -22,6 +22,9 @@ export interface MadeToken {
   readonly expires: number;
 }
 
+/** What the lists of a request are made of. */
+const nouns: Readonly<Record<string, string>> = { services: 'service', capabilities: 'capability' };
+
 /** A token of a year is a password that nobody changes. */
 const maxExpiresSeconds = 30 * 86_400;
 
@@ -31,11 +34,32 @@ export function tokenRequestOf(value: unknown): TokenRequest {
     return check(tokenRequestSchema, value);
   } catch (cause) {
     const why = cause instanceof MeshError ? cause.message : '';
-    throw new MeshError('usage', `The token that is asked for cannot be made: ${why}`, {
-      cause,
-      hint: 'A scope is enroll or co-own; services and capabilities are named as `cocoon devices` shows them.',
-    });
+    throw (
+      wordOf(value) ?? new MeshError('usage', `The token that is asked for cannot be made: ${why}`, { cause })
+    );
   }
+}
+
+/** What is wrong with what a person wrote, in the words of the command; null when it is something else. */
+function wordOf(value: unknown): MeshError | null {
+  const [issue] = tokenRequestSchema.safeParse(value).error?.issues ?? [];
+  const [field = '', index] = issue?.path ?? [];
+  if (field === 'scope')
+    return new MeshError('usage', `There is no scope ${JSON.stringify(at(value, field))}`, {
+      hint: 'enroll is for a device of your own, co-own shares a cocoon with another owner.',
+    });
+  const what = nouns[String(field)];
+  if (what === undefined || index === undefined) return null;
+  const written = JSON.stringify(at(at(value, field), index));
+  return new MeshError('usage', `${written} is not the name of a ${what}`, {
+    hint: `Write one name after each --${what}, as \`cocoon devices\` shows it, and no port.`,
+  });
+}
+
+function at(value: unknown, key: PropertyKey): unknown {
+  return typeof value === 'object' && value !== null && Object.hasOwn(value, key)
+    ? (value as Record<PropertyKey, unknown>)[key]
+    : undefined;
 }
 
 /**

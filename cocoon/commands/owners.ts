@@ -13,7 +13,7 @@ export async function ownersList({ home, output }: CommandContext): Promise<void
       name,
       rights,
       since,
-      until ?? 'removed',
+      until ?? '-',
       provisional ? 'waits for a device with the secret' : '',
     ]),
   );
