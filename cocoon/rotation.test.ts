@@ -261,6 +261,18 @@ describe('a rotation that is broken off', () => {
     await assert.rejects(stat(home.rotation));
   });
 
+  test('that could not be stored is not told as done, and goes on with the new secret', async () => {
+    const { id } = await device.rotation.prepare(first.recoveryCode, [], []);
+    mesh.deaf = new MeshError('storage_failed');
+    await assert.rejects(device.rotation.commit(id), { code: 'storage_failed' });
+    assert.equal((await storedKeys()).epoch, 1);
+    mesh.deaf = null;
+    device = await start();
+    await device.rotation.resume();
+    assert.equal(mesh.ownerRecords?.length, 2);
+    await assert.rejects(stat(home.rotation));
+  });
+
   test('with one device out of reach goes on when it is back, and asks for it no more after that', async () => {
     const issue = mesh.issueMembership.bind(mesh);
     let isAway = true;

@@ -172,11 +172,14 @@ export class Rotation {
       (member) => this.#options.desk.signMember(keys, member),
     );
     let isTold = true;
+    let unstored: MeshError | null = null;
     try {
       await mesh.tellOwner(keys.records, plan.revocations);
     } catch (thrown) {
       isTold = false;
-      log('info', 'The new owner record waits to be told', { code: toMeshError(thrown).code });
+      const error = toMeshError(thrown);
+      if (error.code === 'storage_failed') unstored = error;
+      log('info', 'The new owner record waits to be told', { code: error.code });
     }
     const shares = await this.#each(
       plan.shares,
@@ -187,6 +190,8 @@ export class Rotation {
     this.#isOpen = waiting > 0 || !isTold;
     if (this.#isOpen) await writePlan(home.rotation, { ...plan, members, shares });
     else await removePlan(home.rotation);
+    // The secret is the new one; what is left is done again, and nobody is told that it is done.
+    if (unstored) throw unstored;
     return { signed: plan.members.length + plan.shares.length - waiting, waiting };
   }
 

@@ -42,3 +42,34 @@ test('a write that fails is told of and does not stop the next one', async () =>
   writes[0]?.done.resolve();
   await latest.flush();
 });
+
+test('whoever waits for a write is told when the newest could not be written, and it is tried again', async () => {
+  const { writes, latest, values } = slowStore();
+  await latest.written();
+  latest.put(1);
+  const first = latest.written();
+  writes[0]?.done.reject(new Error('no space'));
+  await assert.rejects(first, /no space/);
+  const again = latest.written();
+  assert.deepEqual(values(), [1, 1]);
+  writes[1]?.done.reject(new Error('still none'));
+  await assert.rejects(again, /still none/);
+  latest.put(2);
+  const next = latest.written();
+  writes[2]?.done.resolve();
+  await next;
+  assert.deepEqual(values(), [1, 1, 2]);
+  await latest.written();
+  assert.equal(writes.length, 3);
+});
+
+test('a write that failed is of no matter when what came meanwhile is written', async () => {
+  const { writes, latest } = slowStore();
+  latest.put(1);
+  latest.put(2);
+  const written = latest.written();
+  writes[0]?.done.reject(new Error('no space'));
+  await new Promise((resolve) => setImmediate(resolve));
+  writes[1]?.done.resolve();
+  await written;
+});

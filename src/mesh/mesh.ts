@@ -170,6 +170,8 @@ export interface Mesh {
     readonly memberships: readonly ProvenMembership[];
     readonly shares: readonly ProvenShare[];
   };
+  // What changes something resolves when it is stored here; it counts, and others are told, all the same.
+
   /** Hands a membership that was signed for a device to it; my own is taken at once. @throws MeshError */
   issueMembership(peerId: string, membership: MembershipProof): Promise<void>;
   /** Hands a share that was signed to those it concerns. @throws MeshError */
@@ -180,7 +182,7 @@ export interface Mesh {
   tellOwner(records: OwnerRecords | undefined, list: readonly string[]): Promise<void>;
   /**
    * Redeems a co-own token with my owner's key, through signaling.
-   * @throws MeshError token_used | token_expired | … | signaling_unreachable
+   * @throws MeshError token_used | token_expired | … | signaling_unreachable | storage_failed
    */
   claim(token: SetupToken, keys: OwnerKeys): Promise<ProvenShare>;
   /** Devices that said in HELLO that they hold my owner's secret, online first. */

@@ -340,10 +340,12 @@ class PeerMesh implements Mesh {
   async issueMembership(peerId: string, membership: MembershipProof): Promise<void> {
     await this.#ownership.issueMembership(peerId, membership);
     this.#watch.followDirectory();
+    await this.#kept();
   }
 
   async issueShare(share: ShareProof): Promise<void> {
     await this.#ownership.issueShare(share);
+    await this.#kept();
   }
 
   revocations(): readonly string[] {
@@ -359,10 +361,13 @@ class PeerMesh implements Mesh {
     // Also when a membership of the new epoch has made a rotation known here already.
     this.#news.spread(owner, before, null, list);
     this.#emit('devices');
+    await this.#kept();
   }
 
   async claim(token: SetupToken, keys: OwnerKeys): Promise<ProvenShare> {
-    return this.#ownership.claim(token, keys);
+    const share = await this.#ownership.claim(token, keys);
+    await this.#kept();
+    return share;
   }
 
   signers(): readonly Device[] {
@@ -464,6 +469,21 @@ class PeerMesh implements Mesh {
     const existing = this.#links.get(peerId);
     if (existing) await this.#probes.settle(existing);
     return this.#links.connect(peerId, signal);
+  }
+
+  /**
+   * What is known of owners would be forgotten by a restart otherwise, and with it what its user was told is done.
+   * @throws MeshError storage_failed
+   */
+  async #kept(): Promise<void> {
+    try {
+      await this.#saved.written();
+    } catch (cause) {
+      throw new MeshError('storage_failed', 'It counts from now on, but it could not be stored', {
+        cause,
+        hint: 'Make room, or the folder writable, and run the command once more; otherwise the next start forgets it.',
+      });
+    }
   }
 
   #emit<K extends keyof MeshEvents>(event: K, ...args: Parameters<MeshEvents[K]>): void {

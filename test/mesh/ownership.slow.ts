@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, before, describe, test } from 'node:test';
-import type { Engine, Mesh, ProvenPeer } from '@cocoon-mesh/mesh';
+import type { Engine, Mesh, ProvenPeer, TrustState } from '@cocoon-mesh/mesh';
 import { resetCodeOf } from '@cocoon-mesh/mesh';
 import { libdatachannelEngine } from '@cocoon-mesh/mesh/engines/libdatachannel.node.ts';
 import type { OwnerKeys, RevocationKind, Rights, SetupToken } from '@cocoon-mesh/protocol';
@@ -11,6 +11,7 @@ import {
   createOwnerSecret,
   createSetupToken,
   encode,
+  generateSigningKey,
   limits,
   memberRights,
   narrowRights,
@@ -24,7 +25,7 @@ import {
 } from '@cocoon-mesh/protocol';
 import { HostileSignaling } from '../doubles/hostile-signaling.ts';
 import type { Peer, PeerOptions } from './two-peers.ts';
-import { listed, membershipOf, newOwner, startPeer, when } from './two-peers.ts';
+import { MemoryStore, listed, membershipOf, newOwner, startPeer, when } from './two-peers.ts';
 
 /** How soon a right that was taken back has ended, signaling or not. */
 const cutLimitMs = 2_000;
@@ -366,6 +367,25 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     await signaling.until(() => shares(server) === 1);
   });
 
+  test('what could not be stored is not told as done, counts all the same, and is stored when it is told again', async () => {
+    await setUp();
+    const key = await generateSigningKey();
+    const store = new FillingStore(await membershipOf(root, key.peerId));
+    const desk = await start('desk', root, { key, store });
+    const phone = await start('phone', root);
+    await listed(desk.mesh, phone.key.peerId);
+    await desk.mesh.ping(phone.key.peerId);
+    store.isFull = true;
+    await assert.rejects(revoke(desk, root, 'device', phone.key.peerId), { code: 'storage_failed' });
+    assert.ok(!desk.mesh.devices().some(({ peerId }) => peerId === phone.key.peerId));
+    const list = desk.mesh.revocations();
+    assert.equal(list.length, 1);
+    await assert.rejects(desk.mesh.tellOwner(undefined, list), { code: 'storage_failed' });
+    store.isFull = false;
+    await desk.mesh.tellOwner(undefined, list);
+    assert.deepEqual(store.trust?.owners[root.id]?.revocations, list);
+  });
+
   test('a device that says that it signs is not believed without the right that the secret gives', async () => {
     await setUp();
     const rights = [...memberRights, ...adminRights];
@@ -467,6 +487,15 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
 
 function seconds(): number {
   return Math.floor(Date.now() / 1000);
+}
+
+class FillingStore extends MemoryStore {
+  isFull = false;
+
+  override async saveTrust(state: TrustState): Promise<void> {
+    if (this.isFull) throw new Error('no space');
+    await super.saveTrust(state);
+  }
 }
 
 function names(mesh: Mesh): readonly string[] {
