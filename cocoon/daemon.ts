@@ -10,7 +10,7 @@ import { createMesh } from '@cocoon-mesh/mesh';
 import { selectEngine } from '@cocoon-mesh/mesh/engines/select.node.ts';
 import { nodeAead } from '@cocoon-mesh/mesh/noise-cipher.node.ts';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
-import type { Clock } from '@cocoon-mesh/protocol';
+import type { Clock, ErrorCode } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, systemClock } from '@cocoon-mesh/protocol';
 import { recordDenied, recordMeshEvents } from './audit-events.ts';
 import { Commands } from './commands-api.ts';
@@ -289,12 +289,18 @@ async function firstSignIn(
     tell({
       kind: 'note',
       level: 'warn',
-      message: `Signaling is not reached yet (${code}); this device goes on trying.`,
+      message: notReached(code),
     });
   } finally {
     forget();
     limit.cancel();
   }
+}
+
+function notReached(code: ErrorCode): string {
+  if (code === 'signaling_unreachable')
+    return `Signaling is not reached yet (${code}); this device goes on trying.`;
+  return `Signaling does not let this device in yet (${code}); it goes on trying. ${new MeshError(code).hint}`;
 }
 
 function tellOf({ tell }: DaemonOptions) {

@@ -3,7 +3,7 @@
 import { networkInterfaces } from 'node:os';
 import type { Engine, IceServer, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
-import { deadline, limits } from '@cocoon-mesh/protocol';
+import { MeshError, deadline, limits } from '@cocoon-mesh/protocol';
 import type { Finding } from './doctor.ts';
 import { bad, checkHome, checkIpv6, ok, warn } from './doctor.ts';
 import type { Home } from './home.ts';
@@ -56,13 +56,13 @@ function signalingFinding({ mesh, signalingUrl }: DaemonState): Finding {
       return bad(
         'signaling',
         `${signalingUrl} refuses this device: ${state.message} (${state.code})`,
-        'Enroll the device again with a new token.',
+        new MeshError(state.code).hint,
       );
     case 'waiting':
       return bad(
         'signaling',
         `${signalingUrl}: ${state.message} (${state.code})`,
-        'Check that it runs and can be reached; live sessions go on without it.',
+        new MeshError(state.code).hint,
       );
     default:
       return warn('signaling', `${signalingUrl} is being connected to`, 'Ask again in a moment.');
@@ -97,8 +97,10 @@ async function candidateFindings({ engine, iceServers, clock }: DaemonState): Pr
       else types.add(/ typ (\w+)/.exec(candidate)?.[1] ?? 'unknown');
     },
   });
+  // An engine may keep its candidates until there is another side. This one is told none of them.
+  const other = engine.connect({ iceServers: [], onCandidate: () => undefined });
   try {
-    await connection.createOffer();
+    await connection.acceptAnswer(await other.acceptOffer(await connection.createOffer()));
     await done.promise;
   } catch (thrown) {
     return [
@@ -106,7 +108,7 @@ async function candidateFindings({ engine, iceServers, clock }: DaemonState): Pr
     ];
   } finally {
     limit.cancel();
-    await connection.close();
+    await Promise.all([connection.close(), other.close()]);
   }
   return [networkFinding(types), ...stunFindings(types, iceServers)];
 }

@@ -238,7 +238,7 @@ export const errorCodes = {
   },
   membership_invalid: {
     message: 'The membership does not prove what it claims',
-    hint: 'Enroll the device again with a new token.',
+    hint: 'If the owner rotated its secret, start a device that holds the new one, or give it to this one with `cocoon secret use`. Else enroll the device again with a new token.',
     status: 401,
     exit: 4,
   },
@@ -275,7 +275,7 @@ export const errorCodes = {
   },
   revoked: {
     message: 'The right was revoked',
-    hint: 'Ask the owner for a new right if it was revoked by mistake.',
+    hint: 'The key of this device is not trusted any more: start with a fresh --home and a new token.',
     status: 403,
     exit: 4,
   },
