@@ -1,5 +1,6 @@
 /** The devices as users and features see them: me, my own by name, then cocoons that are shared with my owner. */
 
+import { MeshError } from '@cocoon-mesh/protocol';
 import type { Directory, KnownDevice } from './directory.ts';
 import type { Links } from './links.ts';
 import type { Device, SelfDescription } from './mesh.ts';
@@ -9,6 +10,8 @@ export interface DeviceListOptions {
   readonly owner: () => string | null;
   readonly description: () => SelfDescription;
   readonly load: () => number;
+  /** Is this device let in nowhere any more, by its owner or as signaling says? */
+  readonly revoked: () => boolean;
   readonly directory: Directory;
   readonly links: Pick<Links, 'get'>;
 }
@@ -23,16 +26,24 @@ export class DeviceList {
   all(): readonly Device[] {
     const others = this.#options.directory
       .all()
+      .filter((known) => this.#isShown(known))
       .map((known) => this.#view(known))
       .toSorted((a, b) => Number(a.foreign) - Number(b.foreign) || (a.name < b.name ? -1 : 1));
     return [this.#mine(), ...others];
   }
 
-  /** @throws MeshError device_not_found | name_changed */
+  /** @throws MeshError device_not_found | name_changed | revoked */
   resolve(nameOrPeerId: string): Device {
     const mine = this.#mine();
     if (nameOrPeerId === mine.name || nameOrPeerId === mine.peerId) return mine;
-    return this.#view(this.#options.directory.resolve(nameOrPeerId));
+    const known = this.#options.directory.resolve(nameOrPeerId);
+    if (!this.#isShown(known)) throw new MeshError('revoked');
+    return this.#view(known);
+  }
+
+  /** Whoever still holds a session decides by itself: signaling alone can take nobody from the list who is there. */
+  #isShown({ record }: KnownDevice): boolean {
+    return !this.#options.revoked() || this.#options.links.get(record.peer_id) !== undefined;
   }
 
   #mine(): Device {

@@ -206,6 +206,10 @@ class PeerMesh implements Mesh {
       ...parts,
       self: key.peerId,
       owner: () => trust.owner,
+      // Whoever holds the secret can undo it, and has to see whom to leave out.
+      revoked: () =>
+        options.signs?.() !== true &&
+        (trust.problem?.code === 'revoked' || isRevokedBy(this.#signaling.state)),
       description: () => this.#records.self,
       load: () => this.#signaling.load,
     });
@@ -498,4 +502,8 @@ class PeerMesh implements Mesh {
       this.#options.log('warn', 'The state of the mesh could not be saved', { error: String(error) });
     }
   }
+}
+
+function isRevokedBy(state: SignalingState): boolean {
+  return state.state === 'refused' && state.code === 'revoked';
 }

@@ -239,19 +239,45 @@ test('a refusal that can never turn into a welcome ends the trying, any other do
   all.client.close();
 });
 
-test('a membership that does not count is shown again, slowly: after a rotation a new one comes in its own time', async () => {
+test('a membership that does not count is shown again soon, then slowly: after a rotation a new one comes in its own time', async () => {
   const all = harness();
-  for (let round = 0; round < 3; round++) {
+  const pauses = [2_000, 5_000, 15_000, 60_000, 60_000];
+  for (const [round, pauseMs] of pauses.entries()) {
     if (round === 0) all.client.start();
     all.last().events.open('cocoon.v1.msgpack');
     all.last().say({ type: 'error', code: 'membership_invalid', message: 'an older epoch' });
     all.last().events.closed(1008, '');
     assert.equal(all.client.state.state, 'waiting');
-    all.clock.step(59_999);
+    all.clock.step(pauseMs - 1);
     assert.equal(all.sockets.length, round + 1);
     all.clock.step(1);
     assert.equal(all.sockets.length, round + 2);
   }
+  all.client.close();
+});
+
+test('whatever is asked of a server that refused fails with its refusal, until it lets this peer in', async () => {
+  const all = harness();
+  const ask = (): Promise<ServerMessage> =>
+    all.client.request((id) => ({ type: 'lookup', id, protocol: 'tasks', version: '*' }), 5_000);
+  const refuse = (code: string): void => {
+    all.last().events.open('cocoon.v1.msgpack');
+    all.last().say({ type: 'error', code, message: 'why' });
+    all.last().events.closed(1008, '');
+  };
+  all.client.start();
+  await assert.rejects(ask(), { code: 'signaling_unreachable' });
+  refuse('oidc_required');
+  await assert.rejects(ask(), { code: 'oidc_required', message: 'why' });
+  all.clock.step(10_000);
+  assert.equal(all.client.state.state, 'connecting');
+  await assert.rejects(ask(), { code: 'oidc_required' });
+  all.last().events.closed(1006, '');
+  await assert.rejects(ask(), { code: 'signaling_unreachable' });
+  while (all.states.at(-1)?.state === 'waiting') all.clock.step(500);
+  refuse('revoked');
+  assert.equal(all.client.state.state, 'refused');
+  await assert.rejects(ask(), { code: 'revoked', message: 'why' });
   all.client.close();
 });
 

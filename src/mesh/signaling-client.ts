@@ -94,10 +94,11 @@ const finalCodes = new Set([
 ]);
 
 /**
- * The owner has rotated its secret and this device was offline then: a new membership comes from somewhere, in its
- * own time.
+ * The owner has rotated its secret: a new membership comes from somewhere, mostly soon, as part of the same rotation,
+ * or in its own time.
  */
 const slowCodes = new Set(['membership_invalid']);
+const firstSlowRetriesMs = [2_000, 5_000, 15_000];
 const slowRetryMs = 60_000;
 
 /** The life of one socket; messages of an older socket are ignored by identity. */
@@ -121,6 +122,9 @@ export class SignalingClient {
   #state: SignalingState = { state: 'closed' };
   #attempt: Attempt | null = null;
   #failures = 0;
+  #slowRetries = 0;
+  /** What the last attempt failed with, if that was more than the line. */
+  #refusal: MeshError | null = null;
   #nextId = 1;
   #retry: Timer | null = null;
   #heartbeat: Timer | null = null;
@@ -131,6 +135,12 @@ export class SignalingClient {
 
   get state(): SignalingState {
     return this.#state;
+  }
+
+  /** Why nothing can be asked here now: what this peer was refused with, else `signaling_unreachable`. */
+  get problem(): MeshError {
+    const { code, message } = this.#refusal ?? new MeshError('signaling_unreachable');
+    return new MeshError(code, message);
   }
 
   start(): void {
@@ -160,11 +170,11 @@ export class SignalingClient {
 
   /**
    * Sends a message with a fresh id and waits for its answer.
-   * @throws MeshError signaling_unreachable | timeout | whatever the server answers
+   * @throws MeshError as `problem` | timeout | whatever the server answers
    */
   async request(build: (id: number) => ClientMessage, timeoutMs: number): Promise<ServerMessage> {
     const id = this.#nextId++;
-    if (!this.send(build(id))) throw new MeshError('signaling_unreachable');
+    if (!this.send(build(id))) throw this.problem;
     return new Promise((resolve, reject) => {
       const timer = this.#options.clock.after(timeoutMs, () => {
         this.#pending.delete(id);
@@ -291,6 +301,8 @@ export class SignalingClient {
     }
     if (this.#attempt !== attempt) return;
     this.#failures = 0;
+    this.#slowRetries = 0;
+    this.#refusal = null;
     this.#become({
       state: 'connected',
       receiptKey: fromBase64Url(welcome.receipt_key),
@@ -328,12 +340,13 @@ export class SignalingClient {
     attempt.deadline.cancel();
     this.#failPending(new MeshError('signaling_unreachable', 'The connection to signaling was lost'));
     const error = attempt.error;
+    this.#refusal = error;
     if (error && finalCodes.has(error.code)) {
       this.#become({ state: 'refused', code: error.code, message: error.message });
       return;
     }
     const asked = Math.min(attempt.retryAfterMs ?? 0, longestRetryAfterMs);
-    const least = error && slowCodes.has(error.code) ? slowRetryMs : asked;
+    const least = error && slowCodes.has(error.code) ? this.#slowRetryMs() : asked;
     const delayMs = Math.max(asked, least, backoffMs(this.#failures++, this.#options.random()));
     this.#become({
       state: 'waiting',
@@ -342,6 +355,10 @@ export class SignalingClient {
       retryAtMs: this.#options.clock.now() + delayMs,
     });
     this.#retry = this.#options.clock.after(delayMs, () => this.#connect());
+  }
+
+  #slowRetryMs(): number {
+    return firstSlowRetriesMs[this.#slowRetries++] ?? slowRetryMs;
   }
 
   #checkAlive(): void {

@@ -103,7 +103,7 @@ export class SignalingExchange {
     return this.#client.send(message);
   }
 
-  /** @throws MeshError signaling_unreachable | timeout | whatever the server answers */
+  /** @throws MeshError signaling_unreachable, or what this peer was refused with | timeout | whatever the server answers */
   request(build: (id: number) => ClientMessage): Promise<ServerMessage> {
     return this.#client.request(build, requestTimeoutMs);
   }
@@ -141,10 +141,10 @@ export class SignalingExchange {
     await this.#told;
   }
 
-  /** The key and clock of signaling, for tickets. @throws MeshError signaling_unreachable */
+  /** The key and clock of signaling, for tickets. @throws MeshError as `SignalingClient.problem` */
   ticketAuthority(): { key: Uint8Array; nowSeconds: number } {
     const { state } = this;
-    if (state.state !== 'connected') throw new MeshError('signaling_unreachable');
+    if (state.state !== 'connected') throw this.#client.problem;
     return { key: state.ticketKey, nowSeconds: (this.#options.clock.now() + state.clockOffsetMs) / 1000 };
   }
 
