@@ -68,6 +68,8 @@ export const limits = {
   maxKnownRedeemers: 10_000,
   /** Newest memberships that a peer notes for one owner, each of about 700 bytes; browsers come and go. */
   maxKnownMemberships: 1000,
+  /** Names that a peer keeps for one device, its old ones included: nobody else gets them without being accepted. */
+  maxPinnedNames: 16,
   /** An owner's clock may be this far ahead of ours and still count; one that is further ahead is wrong. */
   maxOwnerClockAheadMs: 24 * 3600_000,
   /** A request to sign something, and its answer with a chain in it. */

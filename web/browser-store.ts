@@ -64,6 +64,9 @@ export class BrowserStore implements MeshStore {
 
   /** Another device from now on. What is known of others stays known. */
   async startAnew(): Promise<void> {
+    const { peerId } = await this.key();
+    const pins = Object.entries(await this.loadPins()).filter(([, holder]) => holder !== peerId);
+    await this.savePins(Object.fromEntries(pins));
     for (const name of ['key', 'membership', 'revoked'])
       await result(this.#objects('readwrite').delete(name));
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { DeviceEntry, ShareProof, SigningKey } from '@cocoon-mesh/protocol';
-import { generateSigningKey, signDeviceRecord, signRevocation } from '@cocoon-mesh/protocol';
+import { generateSigningKey, limits, signDeviceRecord, signRevocation } from '@cocoon-mesh/protocol';
 import type { Pins } from './directory.ts';
 import { Directory } from './directory.ts';
 import type { Party } from './trust-parties.contract.ts';
@@ -158,13 +158,45 @@ test('a name stays with the device that had it first, and a change names both', 
   assert.equal(afterRestart.resolve('server').record.peer_id, second.peerId);
 });
 
-test('a device that takes another name gives its old one free', async () => {
+test('a device that takes another name keeps its old one, until the user accepts who has it now', async () => {
   const [first, second] = [await generateSigningKey(), await generateSigningKey()];
-  const { made } = await directory();
+  const { made, saved } = await directory();
   await made.apply(await entry(first, 'server'));
   await made.apply(await entry(first, 'rack', { seq: 2 }));
   await made.apply(await entry(second, 'server'));
+  assert.throws(() => made.resolve('server'), { code: 'name_changed' });
+  assert.equal(made.resolve('rack').record.peer_id, first.peerId);
+  assert.deepEqual(saved.at(-1), { server: first.peerId, rack: first.peerId });
+  made.acceptName('server');
   assert.equal(made.resolve('server').record.peer_id, second.peerId);
+});
+
+test('a device that gave its name up for a while finds it again, whoever showed it meanwhile', async () => {
+  const [server, thief] = [await generateSigningKey(), await generateSigningKey()];
+  const { made } = await directory();
+  await made.apply(await entry(server, 'server'));
+  await made.apply(await entry(thief, 'narrow'));
+  await made.apply(await entry(thief, 'server', { seq: 2 }));
+  await made.apply(await entry(server, 'server-2', { seq: 2 }));
+  await made.apply(await entry(thief, 'server', { seq: 3 }));
+  assert.throws(() => made.resolve('server'), { code: 'name_changed' });
+  await made.apply(await entry(server, 'server', { seq: 3 }));
+  assert.equal(made.resolve('server').record.peer_id, server.peerId);
+  // Both show it: what the user accepts is the one that has not had it.
+  made.acceptName('server');
+  assert.equal(made.resolve('server').record.peer_id, thief.peerId);
+});
+
+test('a device that shows one name after the other keeps no more than some, and takes nobody else’s', async () => {
+  const [other, many] = [await generateSigningKey(), await generateSigningKey()];
+  const { made, saved } = await directory();
+  await made.apply(await entry(other, 'server'));
+  for (let n = 0; n <= limits.maxPinnedNames; n++)
+    await made.apply(await entry(many, `name-${n}`, { seq: n + 1 }));
+  const pins = saved.at(-1) ?? {};
+  assert.equal(Object.values(pins).filter((peerId) => peerId === many.peerId).length, limits.maxPinnedNames);
+  assert.deepEqual([pins['server'], pins['name-0']], [other.peerId, undefined]);
+  assert.equal(made.resolve(`name-${limits.maxPinnedNames}`).record.peer_id, many.peerId);
 });
 
 test('a device that was revoked gives its name free, and nobody else’s', async () => {
@@ -187,19 +219,31 @@ test('a taken name gets the first free number, within the length of a name', asy
   const long = 'x'.repeat(31);
   for (const name of ['server', 'server-2', long])
     await made.apply(await entry(await generateSigningKey(), name));
-  assert.equal(made.freeName('laptop'), 'laptop');
-  assert.equal(made.freeName('server'), 'server-3');
-  assert.equal(made.freeName(long), `${'x'.repeat(29)}-2`);
+  assert.equal(made.takeName('laptop'), 'laptop');
+  assert.equal(made.takeName('server'), 'server-3');
+  assert.equal(made.takeName(long), `${'x'.repeat(29)}-2`);
 });
 
-test('a device never pins a name to itself, so that it finds the other whose name it wanted', async () => {
+test('my own name stays mine, also after a restart: nobody who comes later pushes me off it', async () => {
   const other = await generateSigningKey();
-  const { made } = await directory({ server: me.peerId });
-  await made.apply(await entry(me, 'server'));
+  const { made, saved } = await directory();
+  assert.equal(made.takeName('server'), 'server');
   await made.apply(await entry(other, 'server'));
-  assert.equal(made.freeName('server'), 'server-2');
-  await made.apply(await entry(me, 'server-2', { seq: 2 }));
+  assert.equal(made.takeName('server'), 'server');
+  assert.equal(made.pinnedElsewhere('server', other.peerId), me.peerId);
+  const afterRestart = (await directory(saved.at(-1) ?? {})).made;
+  await afterRestart.apply(await entry(other, 'server'));
+  assert.equal(afterRestart.takeName('server'), 'server');
+});
+
+test('a name that another device had first is not taken, and it is found by it', async () => {
+  const other = await generateSigningKey();
+  const { made } = await directory();
+  await made.apply(await entry(other, 'server'));
+  assert.equal(made.takeName('server'), 'server-2');
   assert.equal(made.resolve('server').record.peer_id, other.peerId);
+  await made.apply(await entry(await generateSigningKey(), 'server-2'));
+  assert.equal(made.takeName('server'), 'server-2');
 });
 
 test('a device that was revoked is not listed any more, nor found by name', async () => {
@@ -240,7 +284,7 @@ describe('a cocoon of another owner that is shared with mine', () => {
     const own = await generateSigningKey();
     await made.apply(await entry(own, 'gpu'));
     assert.equal(made.resolve('gpu').record.peer_id, own.peerId);
-    assert.equal(made.freeName('other'), 'other');
+    assert.equal(made.takeName('other'), 'other');
   });
 
   test('keeps its name against another cocoon of the same owner', async () => {

@@ -1,11 +1,12 @@
 /**
  * The devices of my owner and the cocoons that are shared with it, as far as they have proved it. Signaling hands in
  * entries; each is believed only when its proofs stand before `Trust` and its record is signed by the device, for
- * me to read. Names are pinned to devices on first use, so that nobody can take over a name.
+ * me to read. Names are pinned to devices on first use, so that nobody can take over a name: not that of another
+ * device, nor mine, nor one that a device had before.
  */
 
 import type { DeviceEntry, DeviceRecord, MembershipProof, ShareProof } from '@cocoon-mesh/protocol';
-import { MeshError, verifyDeviceRecord } from '@cocoon-mesh/protocol';
+import { MeshError, limits, verifyDeviceRecord } from '@cocoon-mesh/protocol';
 import { namesForeign, shownName } from './foreign-name.ts';
 import { supersedes } from './supersedes.ts';
 import type { Standing, Trust } from './trust.ts';
@@ -42,7 +43,7 @@ export class Directory {
 
   constructor(options: DirectoryOptions) {
     this.#options = options;
-    this.#pins = new Map(Object.entries(options.pins).filter(([, peerId]) => peerId !== options.self));
+    this.#pins = new Map(Object.entries(options.pins));
   }
 
   /** As long as it stands: who was revoked is not known any more. */
@@ -140,7 +141,8 @@ export class Directory {
 
   /** Pins a name to whoever uses it now, after the user has agreed. */
   acceptName(name: string): void {
-    const holder = this.all().find((device) => device.name === name);
+    const named = this.all().filter((device) => device.name === name);
+    const holder = named.find(({ record }) => record.peer_id !== this.#pins.get(name)) ?? named[0];
     if (!holder) throw new MeshError('device_not_found', `No device called ${name} is known`);
     this.#pins.set(name, holder.record.peer_id);
     this.#savePins();
@@ -148,19 +150,23 @@ export class Directory {
 
   /** A device that was revoked is so for good: its name is free for the one that takes its place. */
   freeNamesOf(peerId: string): void {
-    if (![...this.#pins.values()].includes(peerId)) return;
-    this.#unpin(peerId);
+    const names = this.#namesOf(peerId);
+    if (names.length === 0) return;
+    for (const name of names) this.#pins.delete(name);
     this.#savePins();
   }
 
-  /** The first of `name`, `name-2`, `name-3` … that no other device of mine has. */
-  freeName(name: string): string {
-    const taken = new Set(this.all().map((device) => device.name));
-    if (!taken.has(name)) return name;
-    for (let n = 2; ; n++) {
-      const candidate = `${name.slice(0, 31 - 1 - String(n).length).replace(/-$/, '')}-${n}`;
-      if (!taken.has(candidate)) return candidate;
-    }
+  /**
+   * The first of `name`, `name-2`, `name-3` … that is pinned to no other device, for myself. It is mine from then on:
+   * whoever shows it later does not push me off it.
+   */
+  takeName(name: string): string {
+    const { self } = this.#options;
+    let free = name;
+    for (let n = 2; this.pinnedElsewhere(free, self) !== null; n++)
+      free = `${name.slice(0, 31 - 1 - String(n).length).replace(/-$/, '')}-${n}`;
+    this.#pin(free, self);
+    return free;
   }
 
   /** @throws MeshError denied for who may come and is no device of mine to see */
@@ -190,14 +196,15 @@ export class Directory {
 
   #pin(name: string, peerId: string): void {
     if (this.#pins.has(name)) return;
-    // A device that took another name gives its old one free.
-    this.#unpin(peerId);
+    // Its old names stay its own, or it could be made to leave them to others; the oldest goes when it has too many.
+    const [oldest, ...others] = this.#namesOf(peerId);
+    if (oldest !== undefined && others.length + 1 >= limits.maxPinnedNames) this.#pins.delete(oldest);
     this.#pins.set(name, peerId);
     this.#savePins();
   }
 
-  #unpin(peerId: string): void {
-    for (const [name, holder] of this.#pins) if (holder === peerId) this.#pins.delete(name);
+  #namesOf(peerId: string): string[] {
+    return [...this.#pins].filter(([, holder]) => holder === peerId).map(([name]) => name);
   }
 
   #savePins(): void {

@@ -197,7 +197,7 @@ export class SignalingExchange {
   async #avoidTakenName(): Promise<void> {
     const { records, directory } = this.#parts();
     const { self } = records;
-    const free = directory.freeName(self.name);
+    const free = directory.takeName(self.name);
     if (free === self.name) return;
     const message = `The name ${self.name} is taken; this device is called ${free}`;
     this.#options.log('warn', message, { name: free });
