@@ -282,7 +282,14 @@ async function firstSignIn(
   } catch (thrown) {
     if (signal.aborted) throw new MeshError('cancelled', undefined, { cause: thrown });
     const state = mesh.signaling;
-    if (state.state === 'refused') throw thrown;
+    if (state.state === 'refused' && (state.code !== 'revoked' || !ownership.keys)) throw thrown;
+    if (state.state === 'refused')
+      return tell({
+        kind: 'note',
+        level: 'warn',
+        message:
+          'Somebody who holds the secret of the owner has revoked this device. If it was not you, run `cocoon secret rotate`.',
+      });
     const { code, message } =
       state.state === 'waiting' ? state : ({ code: 'signaling_unreachable', message: '' } as const);
     if (token) throw new MeshError(code, message || undefined, { cause: thrown });

@@ -20,13 +20,23 @@ const momentPattern = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d
 
 /** Seconds since 1970; a day without a time means its last second, UTC. @throws MeshError usage */
 export function parseDate(text: string, nowMs: number): number {
+  const seconds = parseMoment(text, 'T23:59:59Z');
+  if (seconds * 1000 <= nowMs) throw new MeshError('usage', `The date ${text} has passed`);
+  return seconds;
+}
+
+/** As `parseDate`, whenever; a day means its beginning. @throws MeshError usage */
+export function parseSince(text: string): number {
+  return parseMoment(text, 'T00:00:00Z');
+}
+
+function parseMoment(text: string, timeOfDay: string): number {
   const day = momentPattern.exec(text)?.[1] ?? (dayPattern.test(text) ? text : null);
-  const ms = day !== null && isDay(day) ? Date.parse(day === text ? `${day}T23:59:59Z` : text) : Number.NaN;
+  const ms = day !== null && isDay(day) ? Date.parse(day === text ? `${day}${timeOfDay}` : text) : Number.NaN;
   if (!Number.isFinite(ms))
     throw new MeshError('usage', `${JSON.stringify(text)} is not a date`, {
       hint: 'Example: 2027-01-31 or 2027-01-31T12:00:00Z.',
     });
-  if (ms <= nowMs) throw new MeshError('usage', `The date ${text} has passed`);
   return Math.floor(ms / 1000);
 }
 

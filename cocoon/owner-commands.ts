@@ -15,7 +15,7 @@ import type { Ending, Known } from './owner-proof.ts';
 import { provenRevocation, provenToken } from './owner-proof.ts';
 import type { SharedWith } from './rights-text.ts';
 import { describeRights } from './rights-text.ts';
-import type { PreparedRotation, Rotation, RotationResult } from './rotation.ts';
+import type { PreparedRotation, Rotation, RotationResult, Undone } from './rotation.ts';
 import { tokenRequestOf } from './token-request.ts';
 
 export interface OwnerCommandsOptions {
@@ -185,12 +185,14 @@ export class OwnerCommands {
     recoveryCode: string,
     keep: readonly string[],
     without: readonly string[],
+    undone?: Undone,
   ): Promise<PreparedRotation> {
     const { mesh, rotation } = this.#options;
     return rotation.prepare(
       recoveryCode,
       keep,
       without.map((name) => mesh.resolve(name).peerId),
+      undone,
     );
   }
 

@@ -58,6 +58,8 @@ export class OwnerMesh {
   deaf: MeshError | null = null;
   /** Nobody of the epoch before is known any more. */
   isForgetful = false;
+  /** Not among the members any more. */
+  readonly revoked = new Map<string, ProvenMembership>();
   readonly issued: string[] = [];
   readonly handlers = new Map<string, StreamHandler>();
   /** Other devices by PeerId, for streams. */
@@ -128,6 +130,10 @@ export class OwnerMesh {
     return this.isForgetful ? [] : this.known.map(({ member }) => member);
   }
 
+  signedMembership(peerId: string): ProvenMembership | null {
+    return this.revoked.get(peerId) ?? this.members().find((member) => member.peerId === peerId) ?? null;
+  }
+
   shares(): ProvenShare[] {
     return this.isForgetful ? [] : this.sharesKnown;
   }
@@ -143,6 +149,9 @@ export class OwnerMesh {
     if (this.failing) throw this.failing;
     const newest = await verifyOwnerRecords(this.ownerRecords ?? []);
     const member = await verifyMembership(proof, peerId, this.#now(), newest);
+    const back = this.revoked.get(peerId);
+    if (back) this.add(back);
+    this.revoked.delete(peerId);
     const entry = this.known.find((one) => one.member.peerId === peerId);
     if (!entry || member.serial <= entry.member.serial) throw new MeshError('membership_invalid');
     entry.member = member;

@@ -14,6 +14,7 @@ import {
   rotateOwner,
   secretFromText,
   secretToText,
+  signRevocation,
   verifyOwnerRecords,
 } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
@@ -77,6 +78,7 @@ async function start(): Promise<Device> {
     log: () => undefined,
     signalingUrl: 'ws://10.0.0.1:7400/ws',
     noteToken: (made) => owners.noteMade(made, now()),
+    madeTokens: () => owners.owners.made,
   });
   const rotation = new Rotation({
     mesh: mesh.mesh,
@@ -172,6 +174,104 @@ describe('a rotation', () => {
       (await mesh.entries()).map(({ kind, subject, epoch }) => [kind, subject, epoch]),
       [['device', thief, 1]],
     );
+  });
+
+  /** As `mesh.members()` is after a list of revocations that names them. */
+  function forget(peerId: string): void {
+    const [gone] = mesh.known.splice(
+      mesh.known.findIndex(({ member }) => member.peerId === peerId),
+      1,
+    );
+    if (gone) mesh.revoked.set(peerId, gone.member);
+  }
+
+  async function revokedByThief(subject: string, at = now()): Promise<void> {
+    const content = { kind: 'device', subject, now: at } as const;
+    await mesh.tellOwner(undefined, [await signRevocation(first.keys, mesh.list, content)]);
+  }
+
+  test('never says again that the device that rotates is revoked', async () => {
+    await revokedByThief(self);
+    const { result } = await rotate();
+    assert.deepEqual(await mesh.entries(), []);
+    assert.equal(result.waiting, 0);
+    assert.equal(epochOf(self), 1);
+  });
+
+  test('shows what was revoked, and gives back the device that is named, without its right to administer', async () => {
+    await device.desk.revokeDevice(thief);
+    await revokedByThief(phone);
+    forget(phone);
+    const undone = { devices: [phone], since: null };
+    const prepared = await device.rotation.prepare(first.recoveryCode, [], [], undone);
+    assert.deepEqual(
+      prepared.revoked.map(({ kind, subject, stays }) => [kind, subject, stays]),
+      [
+        ['device', thief, true],
+        ['device', phone, false],
+      ],
+    );
+    assert.ok(prepared.devices.some(({ peer_id: peerId }) => peerId === phone));
+    await device.rotation.commit(prepared.id);
+    assert.deepEqual(
+      (await mesh.entries()).map(({ subject }) => subject),
+      [thief],
+    );
+    assert.equal(epochOf(phone), 1);
+    assert.ok(!allows(mesh.signedMembership(phone)?.rights ?? [], 'owner', 'admin', null));
+    const unknown = { devices: [await newPeerId()], since: null };
+    await assert.rejects(device.rotation.prepare(prepared.recovery_code, [], [], unknown), {
+      code: 'device_not_found',
+    });
+  });
+
+  test('undoes what was revoked since a date, and what came behind it with an older one', async () => {
+    await device.desk.revokeDevice(thief);
+    clock.step(3600_000);
+    await revokedByThief(phone);
+    forget(phone);
+    const since = now();
+    await revokedByThief(self, since - 7200);
+    const { id } = await device.rotation.prepare(first.recoveryCode, [], [], { devices: [], since });
+    await device.rotation.commit(id);
+    assert.deepEqual(
+      (await mesh.entries()).map(({ subject }) => subject),
+      [thief],
+    );
+    assert.equal(epochOf(phone), 1);
+  });
+
+  test('says each thing once, and of owners and tokens only what a kept token could undo', async () => {
+    for (let again = 0; again < 2; again++) await revokedByThief(thief);
+    const removed = { kind: 'owner', subject: anna.id, now: now() } as const;
+    await mesh.tellOwner(undefined, [await signRevocation(first.keys, mesh.list, removed)]);
+    const { prepared } = await rotate();
+    assert.deepEqual(
+      (await mesh.entries()).map(({ subject }) => subject),
+      [thief],
+    );
+    const { keys } = device.keyring;
+    assert.ok(keys);
+    await mesh.tellOwner(undefined, [await signRevocation(keys, mesh.list, removed)]);
+    const ask = { scope: 'enroll', admin: false, services: [], capabilities: [] } as const;
+    const token = await device.desk.makeToken(
+      { ...ask, expires_s: 600, services: [], capabilities: [] },
+      null,
+    );
+    await rotate({ code: prepared.recovery_code, keep: [token.jti] });
+    assert.deepEqual(
+      (await mesh.entries()).map(({ subject }) => subject),
+      [thief, anna.id],
+    );
+  });
+
+  test('signs what was shown, whoever came or was revoked in between', async () => {
+    const { id } = await device.rotation.prepare(first.recoveryCode, [], []);
+    mesh.add({ peerId: thief });
+    await revokedByThief(phone);
+    await device.rotation.commit(id);
+    assert.deepEqual([epochOf(phone), epochOf(thief)], [1, 0]);
+    assert.deepEqual(await mesh.entries(), []);
   });
 
   test('keeps the tokens that are named, by the very grant, and no others', async () => {

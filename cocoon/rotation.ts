@@ -5,10 +5,18 @@
  */
 
 import type { Mesh } from '@cocoon-mesh/mesh';
-import type { Clock, OwnerKeys, ProvenMembership, ProvenShare, Rights } from '@cocoon-mesh/protocol';
+import type {
+  Clock,
+  OwnerKeys,
+  ProvenMembership,
+  ProvenShare,
+  Revocation,
+  Rights,
+} from '@cocoon-mesh/protocol';
 import {
   MeshError,
   createOwnerSecret,
+  dateText,
   hashObject,
   limits,
   randomBytes,
@@ -26,7 +34,6 @@ import type { OwnersFile } from './mesh-store.ts';
 import type { OwnerDesk } from './owner-desk.ts';
 import type { OwnerKeyring } from './owner-keyring.ts';
 import { replaceSecret } from './ownership.ts';
-import type { RotationPlan } from './rotation-plan.ts';
 import { readPlan, removePlan, writePlan } from './rotation-plan.ts';
 
 export interface RotationOptions {
@@ -46,9 +53,29 @@ export interface PreparedRotation {
   readonly owner: string;
   readonly epoch: number;
   readonly recovery_code: string;
-  /** They stay. Whoever had the secret may have added some. */
+  /** They stay, or come back. Whoever had the secret may have added some. */
   readonly devices: readonly { readonly name: string | null; readonly peer_id: string }[];
   readonly owners: readonly string[];
+  /** What the list of revocations says, oldest first. Whoever had the secret may have revoked, too. */
+  readonly revoked: readonly RevokedBefore[];
+}
+
+interface RevokedBefore {
+  readonly kind: string;
+  /** PeerId, owner id or jti. */
+  readonly subject: string;
+  /** ISO 8601, as whoever signed it said. */
+  readonly at: string;
+  /** Or it is undone, or ends with the old secret. */
+  readonly stays: boolean;
+}
+
+/** Revocations that the rotation undoes: those of whoever had the secret as well. */
+export interface Undone {
+  /** PeerIds. */
+  readonly devices: readonly string[];
+  /** Seconds since 1970: what was revoked then or later. */
+  readonly since: number | null;
 }
 
 export interface RotationResult {
@@ -62,7 +89,11 @@ interface Pending {
   readonly id: string;
   readonly keys: OwnerKeys;
   readonly secretText: string;
-  readonly without: ReadonlySet<string>;
+  /** As it was shown. */
+  readonly members: readonly ProvenMembership[];
+  readonly shares: readonly ProvenShare[];
+  readonly since: number | null;
+  readonly keepsTokens: boolean;
   readonly madeMs: number;
 }
 
@@ -83,17 +114,21 @@ export class Rotation {
    * Makes the new secret, here only.
    * @param keep names (jti) of tokens that can still be redeemed
    * @param without PeerIds of devices that shall not stay
-   * @throws MeshError key_corrupt when the code is not the one of this owner | usage | owner_key_offline
+   * @throws MeshError key_corrupt when the code is not the one of this owner | usage | device_not_found when nothing is
+   * known of one that shall come back | owner_key_offline
    */
   prepare(
     recoveryCode: string,
     keep: readonly string[],
     without: readonly string[],
+    undone: Undone = { devices: [], since: null },
   ): Promise<PreparedRotation> {
     return this.#options.desk.inTurn(async (keys) => {
       const { mesh, clock } = this.#options;
       if (without.includes(mesh.peerId))
         throw new MeshError('usage', 'The device that holds the new secret stays');
+      const list = await this.#list(keys);
+      const members = this.#members(new Set(without), undone, list);
       const { secret, recoveryCode: nextCode } = await createOwnerSecret();
       const next = await rotateOwner(keys.records, recoveryCode, secret, this.#grantsOf(keep));
       const id = toBase64Url(randomBytes(16));
@@ -101,10 +136,16 @@ export class Rotation {
         id,
         keys: next,
         secretText: await secretToText({ ...secret, records: next.records }),
-        without: new Set(without),
+        members,
+        shares: mesh
+          .shares()
+          .filter(({ owner, cocoon }: ProvenShare) => owner === keys.id && !without.includes(cocoon)),
+        since: undone.since,
+        keepsTokens: keep.length > 0,
         madeMs: clock.monotonic(),
       };
-      const plan = this.#planOf(this.#pending);
+      const { shares } = this.#pending;
+      const staying = new Set(this.#renewable(this.#pending, list));
       const nameOf = (peerId: string): string | null =>
         mesh.devices().find((device) => device.peerId === peerId)?.name ?? null;
       return {
@@ -112,8 +153,14 @@ export class Rotation {
         owner: next.id,
         epoch: next.epoch,
         recovery_code: nextCode,
-        devices: plan.members.map(({ peerId }) => ({ name: nameOf(peerId), peer_id: peerId })),
-        owners: [...new Set(plan.shares.map(({ coOwner }) => coOwner))],
+        devices: members.map(({ peerId }) => ({ name: nameOf(peerId), peer_id: peerId })),
+        owners: [...new Set(shares.map(({ coOwner }) => coOwner))],
+        revoked: list.map((entry) => ({
+          kind: entry.kind,
+          subject: entry.subject,
+          at: dateText(entry.iat),
+          stays: staying.has(entry),
+        })),
       };
     });
   }
@@ -124,7 +171,7 @@ export class Rotation {
    */
   commit(id: string): Promise<RotationResult> {
     return this.#options.desk.inTurn(async (keys) => {
-      const { home, keyring, mesh, clock } = this.#options;
+      const { home, keyring, clock } = this.#options;
       const pending = this.#pending;
       this.#pending = null;
       const isReady = pending?.id === id && clock.monotonic() - pending.madeMs < preparedForMs;
@@ -132,9 +179,10 @@ export class Rotation {
         throw new MeshError('usage', 'This rotation was not prepared, or too long ago', {
           hint: 'Nothing has changed. Run `cocoon secret rotate` again.',
         });
-      const ended = await verifyRevocations(mesh.revocations(), await verifyOwnerRecords(keys.records));
+      const ended = this.#renewable(pending, await this.#list(keys));
       await writePlan(home.rotation, {
-        ...this.#planOf(pending),
+        members: pending.members,
+        shares: pending.shares,
         record: await newestRecordOf(pending.keys),
         revocations: await renewRevocations(pending.keys, ended),
       });
@@ -217,19 +265,52 @@ export class Rotation {
     return left;
   }
 
-  #planOf({ keys, without }: Pending): Pick<RotationPlan, 'members' | 'shares'> {
+  async #list(keys: OwnerKeys): Promise<Revocation[]> {
+    const list = this.#options.mesh.revocations();
+    return verifyRevocations(list, await verifyOwnerRecords(keys.records));
+  }
+
+  /** @throws MeshError device_not_found */
+  #members(
+    without: ReadonlySet<string>,
+    { devices, since }: Undone,
+    list: readonly Revocation[],
+  ): ProvenMembership[] {
     const { mesh } = this.#options;
     const members = mesh.members().filter(({ peerId }) => !without.has(peerId));
+    const back = new Set(devices);
+    const undone = since === null ? [] : list.slice(firstSince(list, since));
+    for (const { kind, subject } of undone) if (kind === 'device') back.add(subject);
+    for (const peerId of back) {
+      if (without.has(peerId) || members.some((member) => member.peerId === peerId)) continue;
+      const member = mesh.signedMembership(peerId);
+      if (member) members.push(member);
+      else if (devices.includes(peerId))
+        throw new MeshError('device_not_found', `Nothing is known here of the membership of ${peerId}`, {
+          hint: 'Add the device again with a new home and a new token.',
+        });
+    }
     // This device last: what it shows ends whatever is of the old secret, and nobody who stays is to be sent away.
     const isOwn = ({ peerId }: ProvenMembership): number => (peerId === mesh.peerId ? 1 : 0);
-    return {
-      members: members
-        .toSorted((one, other) => isOwn(one) - isOwn(other))
-        .map((member) => (isOwn(member) === 1 ? member : { ...member, rights: withoutAdmin(member.rights) })),
-      shares: mesh
-        .shares()
-        .filter(({ owner, cocoon }: ProvenShare) => owner === keys.id && !without.has(cocoon)),
-    };
+    return members
+      .toSorted((one, other) => isOwn(one) - isOwn(other))
+      .map((member) => (isOwn(member) === 1 ? member : { ...member, rights: withoutAdmin(member.rights) }));
+  }
+
+  /**
+   * What is to be said again: each thing once, with its latest date, and never about a device that stays. What was
+   * ended of owners and tokens ends with its epoch anyway, unless tokens of it are kept.
+   */
+  #renewable({ members, since, keepsTokens }: Pending, list: readonly Revocation[]): Revocation[] {
+    const staying = new Set([this.#options.mesh.peerId, ...members.map(({ peerId }) => peerId)]);
+    const latest = new Map<string, Revocation>();
+    for (const entry of since === null ? list : list.slice(0, firstSince(list, since))) {
+      const { kind, subject, iat } = entry;
+      const isMoot = kind === 'device' ? staying.has(subject) : ofEpoch.has(kind) && !keepsTokens;
+      const known = latest.get(`${kind} ${subject}`);
+      if (!isMoot && (!known || known.iat <= iat)) latest.set(`${kind} ${subject}`, entry);
+    }
+    return [...latest.values()].toSorted((one, other) => one.n - other.n);
   }
 
   /** @throws MeshError usage */
@@ -248,6 +329,15 @@ export class Rotation {
       return made.grantHash;
     });
   }
+}
+
+/** They end what was given with the same secret. */
+const ofEpoch: ReadonlySet<string> = new Set(['owner', 'token']);
+
+/** Whoever signs can date as he likes, but comes after what was there. */
+function firstSince(list: readonly Revocation[], since: number): number {
+  const first = list.findIndex(({ iat }) => iat >= since);
+  return first === -1 ? list.length : first;
 }
 
 async function newestRecordOf({ records }: OwnerKeys): Promise<string> {

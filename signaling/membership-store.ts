@@ -56,7 +56,7 @@ export async function counting(
   const standing = known && !(await isVoid(known, newest)) ? known : null;
   const counts = (await isVoid(shown, newest)) ? standing : newerMembership(standing, shown);
   if (!counts) throw outdated();
-  await assertNotRevoked(db, counts.owner, counts.peerId, counts.jti);
+  await assertNotRevoked(db, counts);
   if (counts.expires !== null && counts.expires <= nowSeconds) throw new MeshError('membership_expired');
   return counts;
 }

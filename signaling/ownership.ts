@@ -219,8 +219,8 @@ export class Ownership {
     readonly expires: number | null;
   }): Promise<void> {
     const { store } = this.#options;
-    const { owner, peerId, epoch, jti, expires } = membership;
-    if (await store.isRevoked(owner, peerId, jti)) throw new MeshError('revoked');
+    const { owner, peerId, epoch, expires } = membership;
+    if (await store.isRevoked(membership)) throw new MeshError('revoked');
     const newest = await store.owner(owner);
     if (newest && newest.epoch > epoch) {
       // It may have been renewed since, or be of a token that the rotation keeps.

@@ -20,11 +20,20 @@ export interface OwnerNews {
 /** Rows of one statement; SQLite takes 32,766 values. */
 const rowsAtOnce = 1000;
 
-export async function isRevoked(db: Db, owner: string, peerId: string, jti: string | null): Promise<boolean> {
+/** Of a right: only revocations of its epoch or a later one end it. */
+export interface RevocableRow {
+  readonly owner: string;
+  readonly peerId: string;
+  readonly jti: string | null;
+  readonly epoch: number;
+}
+
+export async function isRevoked(db: Db, { owner, peerId, jti, epoch }: RevocableRow): Promise<boolean> {
   const rows = await db
     .selectFrom('revoked')
     .select('kind')
     .where('owner', '=', owner)
+    .where('epoch', '>=', epoch)
     .where((where) =>
       where.or([
         where.and([where('kind', '=', 'device'), where('subject', '=', peerId)]),
@@ -36,13 +45,8 @@ export async function isRevoked(db: Db, owner: string, peerId: string, jti: stri
 }
 
 /** @throws MeshError revoked */
-export async function assertNotRevoked(
-  db: Db,
-  owner: string,
-  peerId: string,
-  jti: string | null,
-): Promise<void> {
-  if (await isRevoked(db, owner, peerId, jti)) throw new MeshError('revoked');
+export async function assertNotRevoked(db: Db, right: RevocableRow): Promise<void> {
+  if (await isRevoked(db, right)) throw new MeshError('revoked');
 }
 
 export async function revocationsOf(db: Db, owner: string): Promise<RevocationList | null> {
@@ -86,8 +90,8 @@ export async function addRevocations(
   { epoch, list }: RevocationList,
   entries: readonly Revocation[],
 ): Promise<boolean> {
-  await saveEntries(db, owner, entries);
-  await assertFew(db, owner);
+  await saveEntries(db, owner, epoch, entries);
+  await assertFew(db, owner, epoch);
   const known = await revocationsOf(db, owner);
   // A new epoch starts its list anew, for it is signed by a new key.
   const further = known?.epoch === epoch ? list.length > known.list.length : epoch > (known?.epoch ?? -1);
@@ -102,22 +106,31 @@ export async function addRevocations(
 }
 
 /** Lists that contradict each other, as two devices may sign them unaware, are few; a store full of them is an attack. */
-async function assertFew(db: Db, owner: string): Promise<void> {
+async function assertFew(db: Db, owner: string, epoch: number): Promise<void> {
   const { count } = await db
     .selectFrom('revoked')
     .select((select) => select.fn.countAll().as('count'))
     .where('owner', '=', owner)
+    .where('epoch', '=', epoch)
     .executeTakeFirstOrThrow();
   if (Number(count) > 2 * limits.maxRevocations)
     throw new MeshError('overloaded', 'The owner has too many revocations');
 }
 
 /** Of several entries about the same subject the latest counts: it ends the most. */
-async function saveEntries(db: Db, owner: string, entries: readonly Revocation[]): Promise<void> {
-  const latest = new Map<string, { owner: string; kind: string; subject: string; iat: number }>();
+async function saveEntries(
+  db: Db,
+  owner: string,
+  epoch: number,
+  entries: readonly Revocation[],
+): Promise<void> {
+  const latest = new Map<
+    string,
+    { owner: string; kind: string; subject: string; epoch: number; iat: number }
+  >();
   for (const { kind, subject, iat } of entries) {
     const key = `${kind} ${subject}`;
-    if (iat >= (latest.get(key)?.iat ?? 0)) latest.set(key, { owner, kind, subject, iat });
+    if (iat >= (latest.get(key)?.iat ?? 0)) latest.set(key, { owner, kind, subject, epoch, iat });
   }
   const rows = [...latest.values()];
   for (let start = 0; start < rows.length; start += rowsAtOnce)
@@ -126,7 +139,7 @@ async function saveEntries(db: Db, owner: string, entries: readonly Revocation[]
       .values(rows.slice(start, start + rowsAtOnce))
       .onConflict((conflict) =>
         conflict
-          .columns(['owner', 'kind', 'subject'])
+          .columns(['owner', 'kind', 'subject', 'epoch'])
           .doUpdateSet((set) => ({ iat: set.ref('excluded.iat') }))
           .whereRef('revoked.iat', '<', 'excluded.iat'),
       )

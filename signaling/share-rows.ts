@@ -49,19 +49,21 @@ export function standing(db: Db, nowSeconds: number) {
 }
 
 /**
- * By its owner or by its co-owner, as `ends` and `givesBack` of the protocol have it.
+ * By its owner or by its co-owner, as `ends` and `givesBack` of the protocol have it. What the co-owner gave back with
+ * the secret that it has replaced since, it says again.
  * @param before seconds since 1970, or null: whenever
  */
 export function isRevoked(before: number | null) {
   const inTime = before === null ? sql`` : sql`and revoked.iat < ${before}`;
   return sql<SqlBool>`exists (
     select 1 from revoked where (
-      (revoked.owner = share.owner and (
+      (revoked.owner = share.owner and revoked.epoch >= share.epoch and (
         (revoked.kind = 'token' and revoked.subject = share.jti) or
         (revoked.kind = 'device' and revoked.subject = share.cocoon) or
         (revoked.kind = 'owner' and revoked.subject = share.co_owner and revoked.iat >= share.granted)
       )) or
       (revoked.owner = share.co_owner and
+        revoked.epoch >= coalesce((select epoch from owner as giving where giving.id = share.co_owner), 0) and
         revoked.kind = 'share' and revoked.subject = share.cocoon and revoked.iat >= share.granted)
     ) ${inTime}
   )`;
@@ -87,7 +89,7 @@ export function cocoons(db: Db, coOwner: string, nowSeconds: number) {
     .where(
       sql<SqlBool>`not exists (
         select 1 from revoked
-        where revoked.owner = membership.owner and revoked.kind = 'token' and revoked.subject = membership.jti
+        where revoked.owner = membership.owner and revoked.epoch >= membership.epoch and revoked.kind = 'token' and revoked.subject = membership.jti
       )`,
     );
 }

@@ -170,7 +170,22 @@ export function storeContract(database: string, lab: StoreLab): void {
       });
       assert.equal((await stores.one.revocations(owner.id))?.list.length, atOnce);
       for (let n = 1; n <= atOnce; n++)
-        assert.equal(await stores.one.isRevoked(owner.id, `device ${n}`, null), true);
+        assert.equal(await stores.one.isRevoked(ofEpoch(owner.id, `device ${n}`, 0)), true);
+    });
+
+    test('a revocation ends what was given in its epoch or before, and a rotation undoes none by itself', async () => {
+      await using stores = await open(lab);
+      const owner = await anOwner();
+      const store = stores.one;
+      const entry = (subject: string, iat = 1) =>
+        ({ kind: 'device', subject, iat }) as Parameters<Store['addRevocations']>[3][number];
+      const isRevoked = (subject: string, epoch: number) =>
+        store.isRevoked(ofEpoch(owner.id, subject, epoch));
+      await store.addRevocations(owner.id, 0, ['a', 'b'], [entry('thief'), entry('laptop')]);
+      await store.addRevocations(owner.id, 1, ['c'], [entry('thief')]);
+      assert.deepEqual([await isRevoked('laptop', 0), await isRevoked('laptop', 1)], [true, false]);
+      assert.deepEqual([await isRevoked('thief', 0), await isRevoked('thief', 1)], [true, true]);
+      assert.deepEqual([await isRevoked('thief', 2), await isRevoked('nobody', 0)], [false, false]);
     });
 
     test('no more devices come in than an owner may have', async () => {
@@ -250,4 +265,8 @@ function shuffled(count: number): number[] {
 
 function refusal(code: string): (thrown: unknown) => boolean {
   return (thrown) => thrown instanceof MeshError && thrown.code === code;
+}
+
+function ofEpoch(owner: string, peerId: string, epoch: number) {
+  return { owner, peerId, jti: null, epoch };
 }

@@ -25,7 +25,7 @@ import {
 import { LastSeen } from './last-seen.ts';
 import type { StoredOwner } from './owner-store.ts';
 import { keepOwner, outdated, ownerOf } from './owner-store.ts';
-import type { OwnerNews, RevocationList } from './revocation-store.ts';
+import type { OwnerNews, RevocableRow, RevocationList } from './revocation-store.ts';
 import { addRevocations, assertNotRevoked, isRevoked, newsOf, revocationsOf } from './revocation-store.ts';
 import { ShareStore } from './share-store.ts';
 import type { Db, Tables } from './tables.ts';
@@ -82,7 +82,8 @@ export class Store {
    */
   async claimToken(claim: Claim, owner: Owner, maxDevices: number): Promise<Claim> {
     return this.#change(async (db) => {
-      await assertNotRevoked(db, owner.id, claim.redeemer, claim.jti);
+      const { redeemer: peerId, jti } = claim;
+      await assertNotRevoked(db, { owner: owner.id, peerId, jti, epoch: owner.epoch });
       const newest = await keepOwner(db, owner);
       if (owner.epoch < newest.epoch && !newest.keeps.includes(claim.grantHash)) throw voidToken();
       if (!(await membershipOf(db, owner.id, claim.redeemer))) await assertRoom(db, owner.id, maxDevices);
@@ -162,16 +163,19 @@ export class Store {
     const rows = await devicesQuery(this.#db, owner).execute();
     const revoked = await this.#db
       .selectFrom('revoked')
-      .select(['kind', 'subject'])
+      .select(['kind', 'subject', (select) => select.fn.max('epoch').as('epoch')])
       .where('owner', '=', owner)
+      .where('kind', 'in', ['device', 'token'])
+      .groupBy(['kind', 'subject'])
       .execute();
-    const ended = new Set(revoked.map(({ kind, subject }) => `${kind} ${subject}`));
+    const endedIn = new Map(revoked.map(({ kind, subject, epoch }) => [`${kind} ${subject}`, epoch]));
+    const hasEnded = (what: string, epoch: number): boolean => (endedIn.get(what) ?? -1) >= epoch;
     return rows
       .map(deviceFromRow)
       .filter(
-        ({ membership: { peerId, jti, expires } }) =>
-          !ended.has(`device ${peerId}`) &&
-          (jti === null || !ended.has(`token ${jti}`)) &&
+        ({ membership: { peerId, jti, epoch, expires } }) =>
+          !hasEnded(`device ${peerId}`, epoch) &&
+          (jti === null || !hasEnded(`token ${jti}`, epoch)) &&
           (expires === null || expires > nowSeconds),
       );
   }
@@ -192,7 +196,8 @@ export class Store {
       .where('membership.peer_id', '=', peerId)
       .executeTakeFirst();
     const device = row ? deviceFromRow(row) : null;
-    const revoked = await isRevoked(this.#db, owner, peerId, device?.membership.jti ?? null);
+    const { jti = null, epoch = 0 } = device?.membership ?? {};
+    const revoked = await isRevoked(this.#db, { owner, peerId, jti, epoch });
     const expires = device?.membership.expires ?? null;
     return revoked || (expires !== null && expires <= nowSeconds) ? null : device;
   }
@@ -211,8 +216,8 @@ export class Store {
     if (newest.epoch > owner.epoch) throw outdated();
   }
 
-  async isRevoked(owner: string, peerId: string, jti: string | null): Promise<boolean> {
-    return isRevoked(this.#db, owner, peerId, jti);
+  async isRevoked(right: RevocableRow): Promise<boolean> {
+    return isRevoked(this.#db, right);
   }
 
   async revocations(owner: string): Promise<RevocationList | null> {

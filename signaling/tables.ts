@@ -61,8 +61,12 @@ export interface Tables {
   };
   /** The longest list of revocations of each owner, as it is handed out. */
   revocation_list: { owner: string; epoch: number; entries: string };
-  /** Every revocation ever verified: a list that is replaced by a longer one takes nothing back. */
-  revoked: { owner: string; kind: string; subject: string; iat: number };
+  /**
+   * Every revocation ever verified: a list that is replaced by a longer one takes nothing back. An entry ends what
+   * was given in its epoch or before, so that a rotation can undo what a thief of the secret has revoked, by giving
+   * it anew, and undoes nothing by itself.
+   */
+  revoked: { owner: string; kind: string; subject: string; epoch: number; iat: number };
 }
 
 /** The database, or one transaction of it. */
@@ -72,6 +76,7 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0001-ownership': { up: createOwnership },
   '0002-shares': { up: createShares },
   '0003-access-keys': { up: createAccessKeys },
+  '0004-revocation-epoch': { up: addRevocationEpoch },
 };
 
 async function createOwnership(db: Kysely<unknown>): Promise<void> {
@@ -165,4 +170,22 @@ async function createShares(db: Kysely<unknown>): Promise<void> {
   await db.schema.createIndex('device_owner').on('device').column('owner').execute();
   await sql`update device set owner =
     (select min(membership.owner) from membership where membership.peer_id = device.peer_id)`.execute(db);
+}
+
+/** The epoch is a part of the key, which SQLite cannot change. Of what is there nobody knows the epoch: the newest. */
+async function addRevocationEpoch(db: Kysely<unknown>): Promise<void> {
+  await db.schema.alterTable('revoked').renameTo('revoked_before').execute();
+  await db.schema
+    .createTable('revoked')
+    .addColumn('owner', 'text', (column) => column.notNull())
+    .addColumn('kind', 'text', (column) => column.notNull())
+    .addColumn('subject', 'text', (column) => column.notNull())
+    .addColumn('epoch', 'integer', (column) => column.notNull())
+    .addColumn('iat', 'bigint', (column) => column.notNull())
+    .addPrimaryKeyConstraint('revoked_epoch_key', ['owner', 'kind', 'subject', 'epoch'])
+    .execute();
+  await sql`insert into revoked (owner, kind, subject, epoch, iat)
+    select revoked_before.owner, kind, subject, coalesce(owner.epoch, 0), iat
+    from revoked_before left join owner on owner.id = revoked_before.owner`.execute(db);
+  await db.schema.dropTable('revoked_before').execute();
 }

@@ -8,6 +8,7 @@ import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
+import { parseSince } from '../duration.ts';
 import { readKeyFile } from '../key-file.ts';
 import type { PreparedRotation, RotationResult } from '../rotation.ts';
 import { readSecretArgument } from '../token-source.ts';
@@ -71,17 +72,25 @@ export function describeRotate(command: Command): void {
     .description('Put a new secret in the place of one that leaked. Needs the recovery code.')
     .argument('[recovery-code|-|@file]', 'from stdin (-, the default), from a file, or as it is')
     .option('--keep <jti>', 'a setup token that can still be redeemed; may stand several times', collect)
-    .option('--without <device>', 'a device that shall not stay; may stand several times', collect);
+    .option('--without <device>', 'a device that shall not stay; may stand several times', collect)
+    .option(
+      '--unrevoke <peer-id>',
+      'a device that somebody else has revoked; may stand several times',
+      collect,
+    )
+    .option('--revoked-since <date>', 'undo every revocation since then, say 2027-01-31T12:00:00Z');
 }
 
 interface RotateOptions {
   readonly keep?: readonly string[];
   readonly without?: readonly string[];
+  readonly unrevoke?: readonly string[];
+  readonly revokedSince?: string;
 }
 
 export async function secretRotate(
   { home, output }: CommandContext,
-  { keep = [], without = [] }: RotateOptions,
+  { keep = [], without = [], unrevoke = [], revokedSince }: RotateOptions,
   [argument = '-']: readonly string[],
 ): Promise<void> {
   if (!output.json && !output.terminal)
@@ -98,6 +107,8 @@ export async function secretRotate(
     recovery_code: text,
     keep,
     without,
+    unrevoke,
+    ...(revokedSince === undefined ? {} : { revoked_since: parseSince(revokedSince) }),
   });
   // Before anything changes: a code that was never seen would be lost together with the old one.
   output.say(prepared, preparedText(prepared));
@@ -107,7 +118,12 @@ export async function secretRotate(
   );
 }
 
-function preparedText({ recovery_code: code, devices, owners }: Omit<PreparedRotation, 'id'>): string {
+function preparedText({
+  recovery_code: code,
+  devices,
+  owners,
+  revoked,
+}: Omit<PreparedRotation, 'id'>): string {
   return [
     'The new recovery code, shown this once and kept nowhere; it holds as soon as the secret is replaced:',
     '',
@@ -117,6 +133,20 @@ function preparedText({ recovery_code: code, devices, owners }: Omit<PreparedRot
     ...devices.map(({ name, peer_id: peerId }) => `  ${name ?? '(not seen)'} (${peerId})`),
     ...(owners.length === 0 ? [] : ['These owners keep what was shared with them:']),
     ...owners.map((owner) => `  ${owner}`),
+    ...(revoked.length === 0
+      ? []
+      : [
+          'These were revoked, some perhaps by whoever had the secret; `--unrevoke` and `--revoked-since` undo it:',
+          ...revoked.slice(-maxShown).map(revokedText),
+          ...(revoked.length > maxShown ? [`  and ${revoked.length - maxShown} before them`] : []),
+        ]),
     '',
   ].join('\n');
+}
+
+/** The newest, on a terminal; `--json` has all. */
+const maxShown = 50;
+
+function revokedText({ kind, subject, at, stays }: PreparedRotation['revoked'][number]): string {
+  return `  ${at} ${kind} ${subject}${stays ? '' : ' (not said again)'}`;
 }

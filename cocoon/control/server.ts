@@ -40,8 +40,11 @@ const routes: Readonly<Record<string, Route>> = {
   'GET /owners': (commands) => commands.owner.owners(),
   'POST /owners/remove': (commands, { owner }) => commands.owner.removeOwner(text(owner)),
   'POST /revocations': (commands, { device, sure }) => commands.owner.revoke(text(device), sure === true),
-  'POST /rotation': (commands, { recovery_code: code, keep, without }) =>
-    commands.owner.prepareRotation(text(code), texts(keep), texts(without)),
+  'POST /rotation': (commands, { recovery_code: code, keep, without, unrevoke, revoked_since: since }) =>
+    commands.owner.prepareRotation(text(code), texts(keep), texts(without), {
+      devices: texts(unrevoke ?? []),
+      since: typeof since === 'number' ? since : null,
+    }),
   'POST /rotation/commit': (commands, { id }) => commands.owner.commitRotation(text(id)),
   'POST /ping': (commands, { device }, signal) => commands.ping(text(device), signal),
   'GET /services': (commands) => commands.services(),

@@ -92,6 +92,7 @@ function lonelyMesh(): Mesh {
     disconnect: () => undefined,
     ownerRecords: null,
     membership: null,
+    signedMembership: () => null,
     members: () => [],
     shares: () => [],
     provisional: () => ({ memberships: [], shares: [] }),

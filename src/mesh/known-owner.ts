@@ -36,6 +36,8 @@ export interface SignedMembership {
 export class KnownOwner {
   #owner: Owner;
   #revocations: RevocationList;
+  /** Of the epoch before: it goes on ending what is of that epoch, while the new list is on its way. */
+  #before: RevocationList | null = null;
   /** By PeerId, of the newest epoch only; oldest first. */
   readonly #memberships = new Map<string, SignedMembership>();
   readonly #redeemers: FirstRedeemers;
@@ -117,6 +119,7 @@ export class KnownOwner {
     this.assertFits(owner.records);
     if (owner.epoch <= this.#owner.epoch) return;
     this.#owner = owner;
+    this.#before = this.#revocations;
     this.#revocations = new RevocationList(owner);
     this.#memberships.clear();
     this.#listener.changed();
@@ -132,7 +135,7 @@ export class KnownOwner {
   objection(right: GivenRight, now: number): MeshError | null {
     if (this.outdates(right))
       return new MeshError('membership_invalid', 'It is of an epoch before the last rotation');
-    if (this.#revocations.ends(right)) return new MeshError('revoked');
+    if (this.#isRevoked(right)) return new MeshError('revoked');
     if (this.#firstBefore(right) !== null)
       return new MeshError('membership_invalid', 'The setup token was redeemed by another device first');
     if (right.expires !== null && right.expires <= now) return new MeshError('membership_expired');
@@ -209,6 +212,12 @@ export class KnownOwner {
       this.#listener.report({ kind: 'revocation', owner: this.id, entry });
       news(entry);
     });
+  }
+
+  /** What the owner gave with a newer secret, only what it revoked with that one ends. */
+  #isRevoked(right: GivenRight): boolean {
+    if (this.#revocations.ends(right)) return true;
+    return right.epoch < this.epoch && this.#before?.ends(right) === true;
   }
 
   #firstBefore(right: GivenRight): string | null {

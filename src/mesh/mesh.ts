@@ -163,6 +163,8 @@ export interface Mesh {
   readonly membership: ProvenMembership | null;
   /** Every device of my owner that is known, me included: what a rotation signs anew. */
   members(): readonly ProvenMembership[];
+  /** What my owner signed last for a device of its own, also when that was revoked since; null when unknown. */
+  signedMembership(peerId: string): ProvenMembership | null;
   /** Of my owner's cocoons with others, and of others' cocoons with my owner. */
   shares(): readonly ProvenShare[];
   /** Chains of my owner's that a holder of the secret should replace. */

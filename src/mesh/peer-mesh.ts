@@ -247,13 +247,15 @@ class PeerMesh implements Mesh {
   /** Takes a stored membership as mine. @throws MeshError membership_invalid | membership_expired | revoked | … */
   async recall(membership: MembershipProof): Promise<void> {
     try {
-      await this.#trust.adopt(membership);
+      // A device with the secret can undo what another one with it has revoked.
+      await this.#trust.adopt(membership, this.#options.signs?.() ?? false);
     } catch (thrown) {
-      if (toMeshError(thrown).code !== 'membership_invalid') throw thrown;
-      // Genuine, but of an epoch before the last rotation: signaling may have the next one.
+      const { code } = toMeshError(thrown);
+      if (code !== 'membership_invalid' && code !== 'revoked') throw thrown;
+      // Genuine, but of an epoch before the last rotation, or revoked: signaling may have the next one.
       await verifyMembership(membership, this.peerId, this.#trust.now);
-      this.#signaling.showOutdated(membership);
-      this.#options.log('warn', 'The owner has a new secret; this device waits for its new membership');
+      this.#signaling.showOutdated(membership, code);
+      this.#options.log('warn', 'This device waits for a new membership', { code });
     }
   }
 
@@ -330,6 +332,10 @@ class PeerMesh implements Mesh {
     return this.#ownership.members();
   }
 
+  signedMembership(peerId: string): ProvenMembership | null {
+    return this.#trust.signedMembership(peerId);
+  }
+
   shares(): readonly ProvenShare[] {
     return this.#trust.shares;
   }
@@ -401,6 +407,7 @@ class PeerMesh implements Mesh {
     queueMicrotask(() => {
       if (endsRights.has(event.kind)) this.#enforce();
       if (event.kind === 'share') void this.#sharesChanged();
+      if (event.kind === 'membership') this.#signaling.again();
     });
   }
 

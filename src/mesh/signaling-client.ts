@@ -149,6 +149,11 @@ export class SignalingClient {
     this.#connect();
   }
 
+  /** Tries once more after a refusal. */
+  again(): void {
+    if (this.#state.state === 'refused') this.#connect();
+  }
+
   /** Idempotent; pending requests fail. */
   close(): void {
     this.#retry?.cancel();

@@ -6,6 +6,7 @@
 import type {
   ClientMessage,
   DeviceEntry,
+  ErrorCode,
   MembershipProof,
   Redemption,
   ServerMessage,
@@ -54,7 +55,7 @@ export class SignalingExchange {
   readonly #events: SignalingExchangeEvents;
   readonly #client: SignalingClient;
   /** Of an epoch before the last rotation: good for nothing but to be given the next one. */
-  #outdated: MembershipProof | null = null;
+  #outdated: { readonly membership: MembershipProof; readonly code: ErrorCode } | null = null;
   /** Told before there was a membership to judge them by. */
   #unjudged: readonly DeviceEntry[] = [];
   #redemption: Redemption | null = null;
@@ -89,8 +90,13 @@ export class SignalingExchange {
   }
 
   /** A membership that signaling may exchange for one of the newest epoch. */
-  showOutdated(membership: MembershipProof): void {
-    this.#outdated = membership;
+  showOutdated(membership: MembershipProof, code: ErrorCode): void {
+    this.#outdated = { membership, code };
+  }
+
+  /** What was refused is not what this device would show now. */
+  again(): void {
+    this.#client.again();
   }
 
   start(): void {
@@ -160,7 +166,7 @@ export class SignalingExchange {
     const record = await records.own();
     const idToken = (await oidcToken?.()) ?? null;
     const common = { record, ...(idToken === null ? {} : { oidc_token: idToken }) };
-    const membership = trust.membership ?? this.#outdated;
+    const membership = trust.membership ?? this.#outdated?.membership;
     if (membership) return { membership, ...common };
     if (!token) throw new MeshError('membership_invalid', 'This device has neither a membership nor a token');
     this.#redemption ??= await redeem(token, key, key.peerId);
@@ -173,6 +179,8 @@ export class SignalingExchange {
     if (!trust.membership && !this.#outdated) await ownership.redeemed(this.#redemption, welcome);
     await this.#inTurn(async () => {
       await ownership.welcomed(welcome);
+      // It has forgotten what we know, and has nothing that would change it.
+      if (!trust.membership && this.#outdated?.code === 'revoked') throw new MeshError('revoked');
       // Before the devices, which may be those it ends.
       await this.#learn(welcome);
       // The list replaces what was known to be online.

@@ -13,7 +13,16 @@ import {
 } from '@cocoon-mesh/protocol';
 import type { Trust } from './trust.ts';
 import type { Party } from './trust-parties.contract.ts';
-import { member, newOwner, now, rotated, share, TrustOfPeer } from './trust-parties.contract.ts';
+import {
+  enroll,
+  member,
+  newOwner,
+  newToken,
+  now,
+  rotated,
+  share,
+  TrustOfPeer,
+} from './trust-parties.contract.ts';
 
 const mine = await newOwner();
 const id = mine.keys.id;
@@ -240,3 +249,47 @@ function altered(jws: string, change: Partial<Record<keyof Revocation, unknown>>
   assert.notDeepEqual(peekRevocation(text), peekRevocation(jws));
   return text;
 }
+
+describe('a rotation after a theft of the secret', () => {
+  it('gives back what the thief has revoked by signing it anew, and the rest stays ended, also before the new list is here', async () => {
+    const me = await peer([]);
+    const phone = await generateSigningKey();
+    const kept = await member(mine, phone);
+    await me.trust.judge(phone.peerId, kept);
+    const thiefs = await signRevocation(mine.keys, [], { kind: 'device', subject: phone.peerId, now });
+    const itself = await signRevocation(mine.keys, [thiefs], { kind: 'device', subject: self.peerId, now });
+    await me.trust.learn(id, undefined, [thiefs, itself]);
+    assert.equal(me.trust.problem?.code, 'revoked');
+    assert.equal(me.trust.signedMembership(phone.peerId)?.peerId, phone.peerId);
+    const next = await rotated(mine);
+    await me.trust.learn(id, next.keys.records, []);
+    await assert.rejects(me.trust.judge(phone.peerId, kept), { code: 'membership_invalid' });
+    await me.trust.judge(phone.peerId, await member(next, phone));
+    assert.equal(await me.trust.adopt(await member(next, self)), true);
+    assert.equal(me.trust.problem, null);
+  });
+
+  it('leaves a kept token ended that was ended before, until the new list says so itself', async () => {
+    const { token, grantHash, jti } = await newToken(mine);
+    const phone = await generateSigningKey();
+    const me = await peer([]);
+    await me.trust.learn(id, undefined, [
+      await signRevocation(mine.keys, [], { kind: 'token', subject: jti, now }),
+    ]);
+    const next = await rotated(mine, [grantHash]);
+    await me.trust.learn(id, next.keys.records, []);
+    await assert.rejects(me.trust.judge(phone.peerId, await enroll(token, phone)), { code: 'revoked' });
+  });
+
+  it('finds a device that was revoked still to be its own, at its next start as well', async () => {
+    const me = await peer([]);
+    const own = await member(mine, self);
+    await me.trust.learn(id, undefined, [
+      await signRevocation(mine.keys, [], { kind: 'device', subject: self.peerId, now }),
+    ]);
+    const again = await me.restart();
+    await assert.rejects(again.adopt(own), { code: 'revoked' });
+    await again.adopt(own, true);
+    assert.deepEqual([again.owner, again.problem?.code], [id, 'revoked']);
+  });
+});

@@ -89,6 +89,11 @@ export class Trust {
     this.#listener = { report: options.report, changed: () => (this.#unsaved = true) };
   }
 
+  /** What my owner signed last for a device of its own, whether it stands or was revoked since; null when unknown. */
+  signedMembership(peerId: string): ProvenMembership | null {
+    return (this.owner && this.#owners.get(this.owner)?.signedMembership(peerId)?.proven) || null;
+  }
+
   /** The own owner's id, null before the first membership. */
   get owner(): string | null {
     return this.#mine?.proven.owner ?? null;
@@ -126,13 +131,14 @@ export class Trust {
    * Takes a membership as mine: the first one, or a newer one of the same owner (epoch, then serial, then a signed
    * one in the place of a chain). An older one changes nothing. When the first one is older than what was known of
    * me before, that counts.
+   * @param stored it was mine before: one that was revoked since is still who I am, until another takes its place
    * @returns whether something counts now that did not
    * @throws MeshError membership_invalid | membership_expired | revoked | unknown_constraint | already_owned
    */
-  async adopt(proof: MembershipProof): Promise<boolean> {
+  async adopt(proof: MembershipProof, stored = false): Promise<boolean> {
     const shown = await verifyMembership(proof, this.#options.self, this.now);
     const records = await verifyOwnerRecords(membershipRecords(proof));
-    return this.#noting(() => this.#adopt({ proof, proven: shown }, records));
+    return this.#noting(() => this.#adopt({ proof, proven: shown }, records, stored));
   }
 
   /**
@@ -306,19 +312,20 @@ export class Trust {
     this.#options.save(this.#state());
   }
 
-  #adopt(offered: OwnMembership, records: Owner): boolean {
+  #adopt(offered: OwnMembership, records: Owner, stored: boolean): boolean {
     const mine = this.#mine;
     if (mine && mine.proven.owner !== records.id) throw new MeshError('already_owned');
     const known = this.#owners.get(records.id) ?? new KnownOwner(records, this.#listener);
     known.follow(records);
     const newest = newestOf(offered, known);
     // What a rotation ended is still who I am, until I am given what replaces it; others judge it by themselves.
-    const outdated = known.outdates(newest.proven);
-    if (!outdated) known.assertStands(newest.proven, this.now);
+    const isRevoked = stored && known.objection(newest.proven, this.now)?.code === 'revoked';
+    const ended = isRevoked || known.outdates(newest.proven);
+    if (!ended) known.assertStands(newest.proven, this.now);
     if (mine && !supersedes(newest.proven, mine.proven)) return false;
     if (!mine) this.#begin(known);
     this.#mine = newest;
-    if (!outdated) this.#admit(known, newest);
+    if (!ended) this.#admit(known, newest);
     this.#listener.report({ kind: 'membership', membership: newest.proven });
     return true;
   }
