@@ -183,10 +183,10 @@ function texts(value: unknown): string[] {
 function madeOf(value: unknown): MadeToken[] {
   if (!Array.isArray(value)) throw new TypeError('not a list of tokens');
   return value.map((item: Partial<Record<keyof MadeToken, unknown>>) => {
-    const { jti, grantHash, expires } = item;
+    const { jti, grantHash, expires, asker } = item;
     if (typeof jti !== 'string' || typeof grantHash !== 'string' || typeof expires !== 'number')
       throw new TypeError('no token');
-    return { jti, grantHash, expires };
+    return { jti, grantHash, expires, asker: typeof asker === 'string' ? asker : null };
   });
 }
 

@@ -70,7 +70,12 @@ beforeEach(async () => {
     log,
     signalingUrl: 'ws://10.0.0.1:7400/ws',
   };
-  const desk = new OwnerDesk({ ...shared, audit: auditLines(), noteToken: async () => undefined });
+  const desk = new OwnerDesk({
+    ...shared,
+    audit: auditLines(),
+    noteToken: async () => undefined,
+    madeTokens: () => [],
+  });
   commands = new OwnerCommands({ ...shared, desk, rotation: new Rotation({ ...shared, desk }) });
 });
 
@@ -173,7 +178,13 @@ describe('on a device without the secret', () => {
     for (const peerId of [self, box, laptop]) there.add({ peerId });
     mesh.others.set(laptop, there);
     mesh.asPeer = peerOf(memberOf(keys.id, { peerId: self, rights: [...memberRights, ...adminRights] }));
-    const shared = { clock, log: () => undefined, audit: auditLines(), noteToken: async () => undefined };
+    const shared = {
+      clock,
+      log: () => undefined,
+      audit: auditLines(),
+      noteToken: async () => undefined,
+      madeTokens: () => [],
+    };
     const desk = new OwnerDesk({
       ...shared,
       mesh: there.mesh,

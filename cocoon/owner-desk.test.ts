@@ -50,6 +50,7 @@ beforeEach(() => {
     log: () => undefined,
     signalingUrl: 'ws://10.0.0.1:7400/ws',
     noteToken: async (token) => void made.push(token),
+    madeTokens: () => made,
   });
   mesh.add({ peerId: self });
 });
@@ -165,6 +166,33 @@ describe('a revocation', () => {
     const [entry] = await mesh.entries();
     assert.ok(entry && ends(entry, { peerId: phone, jti: null, granted: now() + 999 }));
     await assert.rejects(desk.revokeDevice(self), { code: 'usage' });
+  });
+
+  test('of a device ends the tokens that it had made and nobody has redeemed, and no others', async () => {
+    mesh.add({ peerId: phone });
+    const forPhone = await desk.makeToken({ ...enroll, admin: true }, phone);
+    const redeemed = await desk.makeToken(enroll, phone);
+    await desk.makeToken(enroll, null);
+    mesh.add({ peerId: await newPeerId(), jti: redeemed.jti });
+    await desk.revokeDevice(phone);
+    assert.deepEqual(
+      (await mesh.entries()).map(({ kind, subject }) => [kind, subject]),
+      [
+        ['device', phone],
+        ['token', forPhone.jti],
+      ],
+    );
+  });
+
+  test('that a device asks for is about somebody who is known, and leaves room for the user’s own', async () => {
+    const stranger = await newPeerId();
+    await assert.rejects(desk.revokeDevice(stranger, phone), { code: 'device_not_found' });
+    await assert.rejects(desk.removeOwner(anna.id, phone), { code: 'owner_not_found' });
+    assert.deepEqual(await mesh.entries(), []);
+    const { share } = await claimedShare(keys, anna, self, now());
+    mesh.sharesKnown = [share];
+    mesh.list = Array.from({ length: limits.maxRevocations - 1_000 }, () => 'entry');
+    await assert.rejects(desk.removeOwner(anna.id, phone), { code: 'overloaded' });
   });
 
   test('gives back a cocoon that is somebody else’s, whatever this clock says', async () => {

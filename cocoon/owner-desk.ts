@@ -23,6 +23,7 @@ import {
   dateText,
   hashObject,
   limits,
+  peekRevocation,
   readSetupToken,
   signMembership,
   signRevocation,
@@ -49,10 +50,15 @@ export interface OwnerDeskOptions {
   readonly signalingUrl: string;
   /** Notes a token, so that a rotation can let it live. */
   readonly noteToken: (made: MadeToken) => Promise<void>;
+  /** Those that were noted. */
+  readonly madeTokens: () => readonly MadeToken[];
 }
 
 /** PeerId of the device that asked; null: this device's own user, or nobody. */
 export type Asker = string | null;
+
+/** Places in the list of revocations that only this device's own user fills: nobody else can make it end. */
+const reservedRevocations = 1_000;
 
 /** A chain that was signed is not signed again for so long: its peer may take a while to show the new one. */
 const signAgainMs = 60_000;
@@ -127,7 +133,7 @@ export class OwnerDesk {
         now: request.scope === 'co-own' ? Math.max(now, removed + 1) : now,
       });
       const { grant } = await readSetupToken(answer.token);
-      await noteToken(made);
+      await noteToken({ ...made, asker });
       recordToken(audit, grant, asker);
       return answer;
     });
@@ -146,11 +152,12 @@ export class OwnerDesk {
   }
 
   /**
-   * Ends a device of my owner for good, or gives back a cocoon that another owner shares with mine.
+   * Ends a device of my owner for good, and the tokens that were made for it and that nobody has redeemed; or gives
+   * back a cocoon that another owner shares with mine. What a device asks for must be about somebody who is known.
    * @returns the signed entry that says so
-   * @throws MeshError usage | owner_key_offline | signaling_unreachable
+   * @throws MeshError usage | device_not_found | overloaded | owner_key_offline | signaling_unreachable
    */
-  revokeDevice(peerId: string): Promise<string> {
+  revokeDevice(peerId: string, asker: Asker = null): Promise<string> {
     return this.inTurn(async (keys) => {
       const { mesh } = this.#options;
       if (peerId === mesh.peerId)
@@ -163,22 +170,33 @@ export class OwnerDesk {
         );
       const given = mesh.shares().filter(({ cocoon, coOwner }) => cocoon === peerId && coOwner === keys.id);
       const isOwn = mesh.members().some((member) => member.peerId === peerId);
-      return !isOwn && given.length > 0
-        ? this.#revoke(keys, 'share', peerId, latestGrant(given))
-        : this.#revoke(keys, 'device', peerId, 0);
+      const ended = asker === null ? null : this.#entryAbout('device', peerId);
+      if (ended !== null) return ended;
+      if (asker !== null && !isOwn && given.length === 0) throw new MeshError('device_not_found');
+      this.#assertRoom(asker);
+      if (!isOwn && given.length > 0) return this.#revoke(keys, 'share', peerId, latestGrant(given));
+      const entry = await this.#revoke(keys, 'device', peerId, 0);
+      for (const jti of this.#unredeemedOf(peerId)) await this.#revoke(keys, 'token', jti, 0);
+      return entry;
     });
   }
 
   /**
    * Ends everything that another owner was given until now.
    * @returns as `revokeDevice`
-   * @throws MeshError usage | owner_key_offline | signaling_unreachable
+   * @throws MeshError usage | owner_not_found | overloaded | owner_key_offline | signaling_unreachable
    */
-  removeOwner(owner: string): Promise<string> {
+  removeOwner(owner: string, asker: Asker = null): Promise<string> {
     return this.inTurn(async (keys) => {
       const { mesh } = this.#options;
       if (owner === keys.id) throw new MeshError('usage', 'An owner does not remove itself');
       const given = mesh.shares().filter((share) => share.owner === keys.id && share.coOwner === owner);
+      if (asker !== null && given.length === 0) {
+        const ended = this.#entryAbout('owner', owner);
+        if (ended === null) throw new MeshError('owner_not_found');
+        return ended;
+      }
+      this.#assertRoom(asker);
       return this.#revoke(keys, 'owner', owner, latestGrant(given));
     });
   }
@@ -252,6 +270,33 @@ export class OwnerDesk {
     const entry = await signRevocation(keys, mesh.revocations(), { kind, subject, now, least });
     await mesh.tellOwner(undefined, [entry]);
     return entry;
+  }
+
+  /** A list that is full could take in nobody who has to be put out. @throws MeshError overloaded */
+  #assertRoom(asker: Asker): void {
+    if (
+      asker !== null &&
+      this.#options.mesh.revocations().length >= limits.maxRevocations - reservedRevocations
+    )
+      throw new MeshError('overloaded', 'Only the user of the device with the secret can revoke more');
+  }
+
+  /** What a device asks to end a second time is not signed a second time: the entry that did it is the answer. */
+  #entryAbout(kind: RevocationKind, subject: string): string | null {
+    const isAbout = (entry: string): boolean => {
+      const read = peekRevocation(entry);
+      return read.kind === kind && read.subject === subject;
+    };
+    return this.#options.mesh.revocations().findLast(isAbout) ?? null;
+  }
+
+  /** Tokens that were made for a device and that nobody is known to have redeemed. */
+  #unredeemedOf(asker: string): readonly string[] {
+    const { mesh, madeTokens } = this.#options;
+    const redeemed = new Set([...mesh.members(), ...mesh.shares()].map(({ jti }) => jti));
+    return madeTokens()
+      .filter((made) => made.asker === asker && made.expires > this.#now() && !redeemed.has(made.jti))
+      .map(({ jti }) => jti);
   }
 
   async #newestRevocation(keys: OwnerKeys): Promise<Revocation | null> {

@@ -51,6 +51,7 @@ export class OwnerParts {
       log,
       signalingUrl: publicSignalingUrl,
       noteToken: (made) => owners.noteMade(made, Math.floor(clock.now() / 1000)),
+      madeTokens: () => owners.owners.made,
     });
     this.#rotation = new Rotation({ ...options, desk: this.#desk });
     this.commands = new OwnerCommands({ ...options, desk: this.#desk, rotation: this.#rotation });

@@ -16,6 +16,7 @@ import {
   limits,
   memberRights,
   narrowRights,
+  signRevocation,
   ownerAnswerSchema,
   streamProtocols,
   utf8,
@@ -25,7 +26,15 @@ import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { localStreamPair } from './local-stream.ts';
 import { OwnerDesk } from './owner-desk.ts';
 import { OwnerKeyring } from './owner-keyring.ts';
-import { OwnerMesh, auditLines, memberOf, newOwner, newPeerId, peerOf } from './owner-mesh.contract.ts';
+import {
+  OwnerMesh,
+  auditLines,
+  claimedShare,
+  memberOf,
+  newOwner,
+  newPeerId,
+  peerOf,
+} from './owner-mesh.contract.ts';
 import { OwnerServer } from './owner-server.ts';
 
 const signer = await newPeerId();
@@ -33,6 +42,7 @@ const asker = await newPeerId();
 const victim = await newPeerId();
 const { keys } = await newOwner();
 const { keys: anna } = await newOwner();
+const { share: annas } = await claimedShare(keys, anna, signer, new SteppedClock().now() / 1000);
 
 const makeToken: OwnerRequest = {
   op: 'token',
@@ -44,6 +54,8 @@ const needAdmin: readonly OwnerRequest[] = [
   { op: 'revoke', device: victim },
   { op: 'remove_owner', owner: anna.id },
 ];
+
+const filler = await signRevocation(keys, [], { kind: 'device', subject: signer, now: 1 });
 
 let clock: SteppedClock;
 /** The device with the secret, and the one that asks. */
@@ -66,10 +78,13 @@ beforeEach(() => {
     log: () => undefined,
     signalingUrl: 'ws://10.0.0.1:7400/ws',
     noteToken: async () => undefined,
+    madeTokens: () => [],
   });
   void new OwnerServer({ mesh: there.mesh, desk, clock, audit });
   there.add({ peerId: signer });
   there.add({ peerId: asker });
+  there.add({ peerId: victim });
+  there.sharesKnown = [annas];
   here.add({ peerId: asker });
   here.add({ peerId: signer }, { signs: true });
   here.others.set(signer, there);
@@ -154,6 +169,39 @@ describe('the device with the secret', () => {
     assert.deepEqual(proven.rights, rights);
     for (const relation of ['co-owner', 'guest', 'shared'] as const)
       assert.equal(await ask({ op: 'renew' }, admin({ relation })), 'denied');
+  });
+
+  test('ends nothing that is not there, and what has ended already only once', async () => {
+    for (let random = 0; random < 3; random++) {
+      assert.equal(await ask({ op: 'revoke', device: await newPeerId() }), 'device_not_found');
+      const { keys: nobody } = await newOwner();
+      assert.equal(await ask({ op: 'remove_owner', owner: nobody.id }), 'owner_not_found');
+    }
+    assert.deepEqual(there.list, []);
+    for (let again = 0; again < 3; again++) {
+      assert.equal(await ask({ op: 'revoke', device: victim }), 'ok');
+      assert.equal(await ask({ op: 'remove_owner', owner: anna.id }), 'ok');
+      there.sharesKnown = [];
+    }
+    assert.equal(there.list.length, 2);
+  });
+
+  test('does thirty things a minute for one device, of whatever kind, and for others meanwhile', async () => {
+    for (let n = 0; n < 30; n++)
+      assert.equal(await ask(n % 2 ? makeToken : { op: 'revoke', device: victim }), 'ok');
+    assert.equal(await ask(makeToken), 'rate_limited');
+    assert.equal(await ask({ op: 'revoke', device: victim }), 'rate_limited');
+    const other = memberOf(keys.id, { peerId: victim, rights: [...memberRights, ...adminRights] });
+    assert.equal(await ask(makeToken, peerOf(other)), 'ok');
+    clock.step(60_000);
+    assert.equal(await ask(makeToken), 'ok');
+  });
+
+  test('keeps the last places of the list for its own user', async () => {
+    const places = limits.maxRevocations - 1_000;
+    there.revocations = () => Array<string>(places).fill(filler);
+    assert.equal(await ask({ op: 'revoke', device: victim }), 'overloaded');
+    assert.equal(await ask({ op: 'remove_owner', owner: anna.id }), 'overloaded');
   });
 
   test('renews once a minute for one device', async () => {

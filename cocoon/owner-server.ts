@@ -31,11 +31,15 @@ export interface OwnerServerOptions {
 
 /** A device asks once; more often only when something is wrong with it. */
 const renewEveryMs = 60_000;
+/** People revoke and invite by hand; each request is a signature, a line of audit and news for everybody. */
+const requestsPerMinute = 30;
 
 export class OwnerServer {
   readonly #options: OwnerServerOptions;
   /** When a device was renewed last, on the monotonic clock; devices of my owner only, so it stays small. */
   readonly #renewed = new Map<string, number>();
+  /** Requests of each device in its present minute. */
+  readonly #asked = new Map<string, { readonly sinceMs: number; count: number }>();
 
   constructor(options: OwnerServerOptions) {
     this.#options = options;
@@ -64,6 +68,7 @@ export class OwnerServer {
       const bytes = await readMessage(stream, limits.maxOwnerMessageBytes);
       request = decode(ownerRequestSchema, bytes, limits.maxOwnerMessageBytes);
       assertMay(peer, request);
+      this.#count(peer.peerId);
       const answer = await this.#do(request, peer);
       audit.append('owner.asked', { peer: peer.peerId, owner: peer.owner, asked: request.op });
       return answer;
@@ -81,12 +86,21 @@ export class OwnerServer {
       case 'token':
         return { token: await desk.makeToken(request.token, peerId) };
       case 'remove_owner':
-        return { revocations: this.#proofOf(await desk.removeOwner(request.owner)) };
+        return { revocations: this.#proofOf(await desk.removeOwner(request.owner, peerId)) };
       case 'revoke':
-        return { revocations: this.#proofOf(await desk.revokeDevice(request.device)) };
+        return { revocations: this.#proofOf(await desk.revokeDevice(request.device, peerId)) };
       case 'renew':
         return { membership: await this.#renew(peerId) };
     }
+  }
+
+  /** @throws MeshError rate_limited */
+  #count(peerId: string): void {
+    const nowMs = this.#options.clock.monotonic();
+    const known = this.#asked.get(peerId);
+    const asked = known && nowMs - known.sinceMs < 60_000 ? known : { sinceMs: nowMs, count: 0 };
+    this.#asked.set(peerId, asked);
+    if (++asked.count > requestsPerMinute) throw new MeshError('rate_limited');
   }
 
   /** The asker believes nothing else. */

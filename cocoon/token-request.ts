@@ -20,6 +20,8 @@ export interface MadeToken {
   readonly grantHash: string;
   /** Seconds since 1970. */
   readonly expires: number;
+  /** PeerId of the device that asked for it; null: this device's own user. */
+  readonly asker: string | null;
 }
 
 /** What the lists of a request are made of. */
@@ -70,7 +72,7 @@ export async function signToken(
   keys: OwnerKeys,
   request: TokenRequest,
   place: { readonly signaling: string; readonly receiptKey: Uint8Array; readonly now: number },
-): Promise<{ answer: TokenAnswer; made: MadeToken }> {
+): Promise<{ answer: TokenAnswer; made: Omit<MadeToken, 'asker'> }> {
   if (request.expires_s > maxExpiresSeconds)
     throw new MeshError('usage', 'A token lives at most 30 days', {
       hint: 'Use --until for the end of the right itself.',
