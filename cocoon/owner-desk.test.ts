@@ -97,6 +97,24 @@ describe('a chain that waits', () => {
     assert.equal(known(tab).expires, now() + limits.browserMembershipMs / 1000);
   });
 
+  test('is told what the device is, once: a browser does not become a cocoon by saying so', async () => {
+    const tab = await newPeerId();
+    mesh.add({ ...chain, peerId: tab }, { kind: 'browser' });
+    mesh.add(chain);
+    await desk.confirm();
+    assert.deepEqual([known(tab).kind, known(phone).kind], ['browser', 'cocoon']);
+    mesh.known.find(({ member }) => member.peerId === tab)!.kind = 'cocoon';
+    await desk.renew(tab);
+    assert.equal(known(tab).kind, 'browser');
+    assert.notEqual(known(tab).expires, null);
+    // Whom nobody has seen may still say it.
+    const unseen = await newPeerId();
+    mesh.add({ ...chain, peerId: unseen });
+    mesh.devices = () => [];
+    await desk.confirm();
+    assert.equal(known(unseen).kind, undefined);
+  });
+
   test('of another owner becomes a share', async () => {
     const { share } = await claimedShare(keys, anna, self, now());
     mesh.sharesKnown = [share];

@@ -8,6 +8,7 @@ import type { Mesh } from '@cocoon-mesh/mesh';
 import { ownerKeyOffline } from '@cocoon-mesh/mesh/owner-client.ts';
 import type {
   Clock,
+  DeviceKind,
   MembershipProof,
   OwnerKeys,
   ProvenMembership,
@@ -205,13 +206,15 @@ export class OwnerDesk {
   async signMember(keys: OwnerKeys, member: ProvenMembership): Promise<MembershipProof> {
     const { mesh, audit } = this.#options;
     const now = this.#now();
-    const end = this.#endOf(member, now);
+    const kind = member.kind ?? this.#kindOf(member.peerId);
+    const end = endOf(member, kind, now);
     // The known serial of this moment: the chain at hand may be an older one.
     const known = mesh.members().find(({ peerId }) => peerId === member.peerId)?.serial ?? 0;
     const serial = Math.max(member.serial + 1, known + 1, now);
     const proof = await signMembership(keys, {
       peerId: member.peerId,
       serial,
+      ...(kind === undefined ? {} : { kind }),
       rights: member.rights,
       now,
       granted: member.granted,
@@ -255,12 +258,11 @@ export class OwnerDesk {
     }
   }
 
-  /** Browsers are forgotten unless they come back; a cocoon stays. What nobody knows yet counts as a browser. */
-  #endOf({ peerId, until }: ProvenMembership, now: number): number | null {
+  /** As the device says itself, once: from then on its owner says it. */
+  #kindOf(peerId: string): DeviceKind | undefined {
     const { mesh } = this.#options;
-    const device = mesh.devices().find((known) => known.peerId === peerId);
-    if (peerId === mesh.peerId || device?.kind === 'cocoon') return null;
-    return Math.min(now + limits.browserMembershipMs / 1000, until ?? Infinity);
+    if (peerId === mesh.peerId) return 'cocoon';
+    return mesh.devices().find((known) => known.peerId === peerId)?.kind;
   }
 
   /** @param least seconds since 1970: what was granted until then must end, whatever this clock says */
@@ -313,6 +315,12 @@ export class OwnerDesk {
   #now(): number {
     return Math.floor(this.#options.clock.now() / 1000);
   }
+}
+
+/** Browsers are forgotten unless they come back; a cocoon stays. What nobody knows yet counts as a browser. */
+function endOf({ until }: ProvenMembership, kind: DeviceKind | undefined, now: number): number | null {
+  if (kind === 'cocoon') return null;
+  return Math.min(now + limits.browserMembershipMs / 1000, until ?? Infinity);
 }
 
 function latestGrant(shares: readonly ProvenShare[]): number {

@@ -275,7 +275,7 @@ async function becomeOwner({
 /** @param serial rises with each membership of a device; the time does so without being stored */
 async function ownMembership(keys: OwnerKeys, key: SigningKey, serial: number, now: number) {
   const rights = [...memberRights, ...adminRights];
-  return signMembership(keys, { peerId: key.peerId, serial, rights, now });
+  return signMembership(keys, { peerId: key.peerId, serial, kind: 'cocoon', rights, now });
 }
 
 async function ownerOf(owners: OwnersFile): Promise<string> {

@@ -6,7 +6,14 @@
 
 import { readFile, rm } from 'node:fs/promises';
 import type { ProvenMembership, ProvenShare } from '@cocoon-mesh/protocol';
-import { MeshError, check, redemptionSchema, revocationListField, rightsSchema } from '@cocoon-mesh/protocol';
+import {
+  MeshError,
+  check,
+  deviceKind,
+  redemptionSchema,
+  revocationListField,
+  rightsSchema,
+} from '@cocoon-mesh/protocol';
 import { writePrivateFile } from './atomic-file.ts';
 import { isMissing } from './key-file.ts';
 
@@ -53,8 +60,13 @@ export async function removePlan(path: string): Promise<void> {
 }
 
 function memberOf(value: unknown): ProvenMembership {
-  const { jti, ...member } = { ...fields(value) };
-  return { ...rightOf(member), peerId: text(member['peerId']), jti: jti === null ? null : text(jti) };
+  const { jti, kind, ...member } = { ...fields(value) };
+  return {
+    ...rightOf(member),
+    ...(kind === undefined ? {} : { kind: check(deviceKind, kind) }),
+    peerId: text(member['peerId']),
+    jti: jti === null ? null : text(jti),
+  };
 }
 
 function shareOf(value: unknown): ProvenShare {

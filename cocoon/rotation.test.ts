@@ -346,6 +346,10 @@ describe('a rotation that is broken off', () => {
     mesh.sharesKnown = [share];
     await device.desk.revokeDevice(thief);
     const { id } = await device.rotation.prepare(first.recoveryCode, [], []);
+    // Its owner's word, not what the device says now.
+    const entry = mesh.known.find(({ member }) => member.peerId === phone);
+    assert.ok(entry);
+    entry.member = { ...entry.member, kind: 'browser' };
     mesh.deaf = new MeshError('internal', 'the process ends here');
     mesh.failing = mesh.deaf;
     assert.deepEqual(await device.rotation.commit(id), { signed: 0, waiting: 3 });
@@ -357,6 +361,7 @@ describe('a rotation that is broken off', () => {
     await device.rotation.resume();
     mesh.isForgetful = false;
     assert.deepEqual([epochOf(self), epochOf(phone), mesh.shares()[0]?.epoch], [1, 1, 1]);
+    assert.equal(mesh.members().find(({ peerId }) => peerId === phone)?.kind, 'browser');
     assert.equal((await mesh.entries())[0]?.subject, thief);
     await assert.rejects(stat(home.rotation));
   });

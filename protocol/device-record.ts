@@ -3,6 +3,7 @@
 import * as z from 'zod/mini';
 import {
   capabilityField,
+  deviceKind,
   nameField,
   ownerIdField,
   peerIdField,
@@ -20,7 +21,7 @@ import { peekObject, signObject, verifyObject } from './signed-object.ts';
 const deviceRecordSchema = z.object({
   ...signedFields,
   peer_id: peerIdField,
-  kind: z.enum(['cocoon', 'browser']),
+  kind: deviceKind,
   name: nameField,
   /** Rises with each change; the highest one counts. */
   seq: z.int().check(z.nonnegative()),

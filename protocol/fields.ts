@@ -34,6 +34,9 @@ export const timeField = z.int().check(z.nonnegative(), z.maximum(latestTime));
 export function dateText(seconds: number): string {
   return new Date(Math.max(-latestTime, Math.min(seconds || 0, latestTime)) * 1000).toISOString();
 }
+/** A browser comes and goes with what its user has open, and is trusted with less. */
+export const deviceKind = z.enum(['cocoon', 'browser']);
+export type DeviceKind = z.infer<typeof deviceKind>;
 /** Devices and services: one DNS label, no `--` (it separates labels in app origins), no punycode. */
 export const namePattern = /^(?!xn)[a-z0-9](-?[a-z0-9]){0,30}$/;
 export const nameField = z.string().check(z.regex(namePattern));

@@ -78,7 +78,7 @@ describe('a membership', () => {
     assert.equal(proven.owner, owner.id);
     assert.equal(proven.provisional, false);
     assert.equal(proven.jti, sample.jti);
-    assert.deepEqual(proven.rights, content.rights);
+    assert.deepEqual([proven.rights, proven.kind], [content.rights, 'cocoon']);
     assert.equal(proven.expires, sampleNow + 30 * day);
   });
 
@@ -120,6 +120,7 @@ describe('a membership', () => {
     const terms = { peerId: device.peerId, serial: 1, rights: memberRights, now: sampleNow + 7 };
     const first = await verifyMembership(await signMembership(owner, terms), device.peerId, sampleNow);
     assert.deepEqual([first.granted, first.until, first.expires], [sampleNow + 7, null, null]);
+    assert.equal(first.kind, undefined);
   });
 
   it('with any field changed is refused', async () => {
@@ -130,6 +131,7 @@ describe('a membership', () => {
       epoch: 1,
       serial: 4,
       sub: otherDevice.peerId,
+      kind: 'browser',
       rights: memberRights,
       iat: sampleNow - 1,
       granted: sampleNow + 1,
@@ -152,6 +154,7 @@ describe('a membership', () => {
       { v: 2 },
       { crit: ['place'] },
       { place: 'home' },
+      { kind: 'phone' },
       { rights: [{ ...right, hours: '9-17' }] },
       { rights: [{ ...right, verbs: ['own'] }] },
       { rights: [{ ...right, protocol: 'ssh' }] },

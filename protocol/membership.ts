@@ -6,7 +6,9 @@
 import * as z from 'zod/mini';
 import { fromBase64Url } from './bytes.ts';
 import { MeshError } from './errors.ts';
+import type { DeviceKind } from './fields.ts';
 import {
+  deviceKind,
   jwsField,
   key32Field,
   nonceField,
@@ -31,6 +33,8 @@ export const membershipSchema = z.strictObject({
   serial: z.int().check(z.nonnegative()),
   /** The device. */
   sub: peerIdField,
+  /** What the device is; it does not decide that by itself, and its record says the same. Absent: not known yet. */
+  kind: z.optional(deviceKind),
   rights: rightsSchema,
   iat: timeField,
   /** When the owner said yes: the date of the grant, kept when the membership is signed again. */
@@ -58,6 +62,8 @@ export interface ProvenMembership {
   readonly owner: string;
   readonly epoch: number;
   readonly peerId: string;
+  /** Absent where the owner has not said it. */
+  readonly kind?: DeviceKind;
   readonly rights: Rights;
   /** When the owner said yes, seconds since 1970. */
   readonly granted: number;
@@ -77,6 +83,7 @@ export interface ProvenMembership {
 export interface MembershipTerms {
   readonly peerId: string;
   readonly serial: number;
+  readonly kind?: DeviceKind;
   readonly rights: Rights;
   readonly now: number;
   /** Default: now. */
@@ -99,6 +106,7 @@ export async function signMembership(owner: OwnerKeys, terms: MembershipTerms): 
       epoch: owner.epoch,
       serial: terms.serial,
       sub: terms.peerId,
+      ...(terms.kind === undefined ? {} : { kind: terms.kind }),
       rights: terms.rights,
       iat: terms.now,
       granted: terms.granted ?? terms.now,
@@ -171,6 +179,7 @@ async function verifySigned(proof: MembershipProof & { kind: 'membership' }): Pr
     owner: owner.id,
     epoch: owner.epoch,
     peerId: membership.sub,
+    ...(membership.kind === undefined ? {} : { kind: membership.kind }),
     rights: membership.rights,
     granted: membership.granted,
     expires: earlier(membership.exp, membership.until),

@@ -113,6 +113,7 @@ export async function sampleObjects() {
   const membership = await signMembership(owner, {
     peerId: device.peerId,
     serial: 3,
+    kind: 'cocoon',
     rights: [...memberRights, ...adminRights],
     now: sampleNow + 120,
     granted: sampleNow,

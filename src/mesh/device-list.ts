@@ -70,12 +70,12 @@ export class DeviceList {
 
   #view({ record, standing, name, online, load }: KnownDevice): Device {
     const { directory, links } = this.#options;
-    const { kind, services, capabilities, location, peer_id: peerId } = record;
+    const { services, capabilities, location, peer_id: peerId } = record;
     const link = links.get(peerId);
     const pinned = directory.pinnedElsewhere(name, peerId);
     return {
       peerId,
-      kind,
+      kind: standing.membership.kind ?? record.kind,
       name,
       owner: standing.membership.owner,
       foreign: standing.relation !== 'own',

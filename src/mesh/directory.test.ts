@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { DeviceEntry, ShareProof, SigningKey } from '@cocoon-mesh/protocol';
+import type { DeviceEntry, DeviceKind, ShareProof, SigningKey } from '@cocoon-mesh/protocol';
 import { generateSigningKey, limits, signDeviceRecord, signRevocation } from '@cocoon-mesh/protocol';
 import type { Pins } from './directory.ts';
 import { Directory } from './directory.ts';
@@ -21,15 +21,19 @@ async function entry(
     holder?: SigningKey;
     audience?: string;
     share?: ShareProof;
+    /** As its record says. */
+    kind?: DeviceKind;
+    /** As its owner says. */
+    signed?: DeviceKind;
   } = {},
 ): Promise<DeviceEntry> {
-  const { audience, share, expires } = change;
+  const { audience, share, expires, kind = 'cocoon', signed } = change;
   return {
     peer_id: key.peerId,
     online: true,
     load: 0,
     record: await signDeviceRecord(key, {
-      kind: 'cocoon',
+      kind,
       name,
       seq: change.seq ?? 1,
       services: [],
@@ -37,14 +41,17 @@ async function entry(
       ...(audience === undefined ? {} : { audience }),
       iat: now,
     }),
-    membership: await member(
-      change.owner ?? mine,
-      change.holder ?? key,
-      expires === undefined ? {} : { expires },
-    ),
+    membership: await member(change.owner ?? mine, change.holder ?? key, {
+      ...(expires === undefined ? {} : { expires }),
+      ...(signed ? { kind: signed } : {}),
+    }),
     ...(share ? { share } : {}),
     last_seen: now,
   };
+}
+
+async function verified(made: Directory, { peer_id: peerId, record, membership }: DeviceEntry) {
+  return made.verify(peerId, record, membership);
 }
 
 /** An entry of a cocoon of theirs that is shared with me. */
@@ -77,6 +84,37 @@ test('a device is listed when its membership and its own record prove it', async
   assert.equal(made.resolve('server').record.peer_id, key.peerId);
   assert.equal(made.resolve(key.peerId).record.name, 'server');
   assert.deepEqual(saved, [{ server: key.peerId }]);
+});
+
+describe('what a device is', () => {
+  test('stands in what its owner signed for it: a record that says something else is refused', async () => {
+    for (const [signed, said] of [
+      ['browser', 'cocoon'],
+      ['cocoon', 'browser'],
+    ] as const) {
+      const key = await generateSigningKey();
+      const { made, rejected } = await directory();
+      assert.equal(await made.apply(await entry(key, 'tab', { signed, kind: said })), false);
+      assert.deepEqual(rejected, [key.peerId]);
+      await assert.rejects(verified(made, await entry(key, 'tab', { signed, kind: said })), {
+        code: 'denied',
+      });
+      assert.ok(await made.apply(await entry(key, 'tab', { signed, kind: signed })));
+      assert.equal(made.get(key.peerId)?.standing.membership.kind, signed);
+    }
+  });
+
+  test('stays a browser while its owner has not said so, whatever the device says next', async () => {
+    const key = await generateSigningKey();
+    const { made } = await directory();
+    assert.ok(await made.apply(await entry(key, 'tab', { kind: 'browser' })));
+    assert.equal(await made.apply(await entry(key, 'tab', { kind: 'cocoon', seq: 2 })), false);
+    await assert.rejects(verified(made, await entry(key, 'tab', { kind: 'cocoon', seq: 2 })), {
+      code: 'denied',
+    });
+    assert.equal(made.get(key.peerId)?.record.kind, 'browser');
+    assert.ok(await made.apply(await entry(key, 'tab', { kind: 'browser', seq: 2 })));
+  });
 });
 
 test('a device of another owner, with a stolen or ended membership, or with another’s record is not listed', async () => {

@@ -89,7 +89,7 @@ export class Directory {
 
   /**
    * Who is it to me, and is this its record, written for me?
-   * @throws MeshError denied when we have nothing in common, and as `Trust.judge` and `verifyDeviceRecord`
+   * @throws MeshError denied when we have nothing in common or it says that it is something else, and as `Trust.judge` and `verifyDeviceRecord`
    */
   async verify(
     peerId: string,
@@ -102,6 +102,7 @@ export class Directory {
     const record = await verifyDeviceRecord(recordJws, peerId);
     if (!isForMe(record, standing, trust.owner))
       throw new MeshError('denied', 'The device record is written for somebody else');
+    this.#assertKind(record, standing);
     return { record, standing };
   }
 
@@ -167,6 +168,18 @@ export class Directory {
       free = `${name.slice(0, 31 - 1 - String(n).length).replace(/-$/, '')}-${n}`;
     this.#pin(free, self);
     return free;
+  }
+
+  /**
+   * What a device may do hangs on what it is, which its owner says. Until it does, a device that was a browser stays
+   * one as long as this process runs.
+   * @throws MeshError denied
+   */
+  #assertKind({ kind, peer_id: peerId }: DeviceRecord, { membership }: Standing): void {
+    const wasBrowser = this.#devices.get(peerId)?.record.kind === 'browser';
+    const expected = membership.kind ?? (wasBrowser ? 'browser' : kind);
+    if (kind !== expected)
+      throw new MeshError('denied', `The device says that it is a ${kind}, but it is a ${expected}`);
   }
 
   /** @throws MeshError denied for who may come and is no device of mine to see */
