@@ -50,6 +50,11 @@ export const limits = {
   maxSignedObjectBytes: 8 * KiB,
   /** Checked one by one at every start; a household needs a handful. */
   maxRevocations: 10_000,
+  /**
+   * Of an owner that is not one's own, about 600 bytes each, for up to a thousand of them: a guest that revokes more
+   * than this has what is beyond enforced by its own devices only.
+   */
+  maxForeignRevocations: 500,
   /** The newest ones, in HELLO: at 500 bytes each they leave room for two chains. The rest is asked for. */
   maxHelloRevocations: 32,
   /** Owners whose revocations one HELLO or welcome tells about. */

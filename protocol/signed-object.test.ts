@@ -139,6 +139,25 @@ describe('a signed object', () => {
     }
   });
 
+  it('has one spelling of its payload: padded, escaped or said twice it is refused', async () => {
+    const header = { alg: 'EdDSA', typ: 'grant' };
+    const content = { v: 1, crit: [], name: 'a/b' };
+    const text = JSON.stringify(content);
+    const read = async (payload: string) =>
+      refusal(verifyObject('grant', looseSchema, await signRaw(header, payload, device), device.publicKey));
+    for (const other of [
+      `${text} `,
+      ` ${text}`,
+      JSON.stringify(content, null, 1),
+      text.replace('a/b', 'a\\/b'),
+      text.replace('"v":1', '"v":1.0'),
+      text.replace('{', '{"v":1,'),
+      `\uFEFF${text}`,
+    ])
+      assert.match(await read(other), /^bad_message/, other);
+    assert.equal(await read(text), 'accepted');
+  });
+
   it('of another version, or with a critical extension, is refused', async () => {
     for (const head of [
       { v: 2, crit: [] },

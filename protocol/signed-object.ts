@@ -7,7 +7,7 @@
 import { CompactSign, compactVerify } from 'jose';
 import * as z from 'zod/mini';
 import type { Bytes } from './bytes.ts';
-import { fromBase64Url, sha256, utf8 } from './bytes.ts';
+import { equalBytes, fromBase64Url, fromUtf8, sha256, utf8 } from './bytes.ts';
 import type { Schema } from './codec.ts';
 import { check, decodeJson } from './codec.ts';
 import { MeshError } from './errors.ts';
@@ -106,6 +106,8 @@ function open(type: SignedType, jws: string): Bytes {
 }
 
 function read<T extends Signed>(type: SignedType, schema: Schema<T>, payload: Bytes): T {
+  if (!isCanonical(payload))
+    throw new MeshError('bad_message', `A ${type} is not written the one way there is`);
   // The version is judged before the rest: a newer object may have other fields.
   const head = decodeJson(payloadHeadSchema, payload, maxSignedObjectBytes);
   if (head.v !== 1 || head.crit.length > 0) throw unknown(type);
@@ -113,6 +115,19 @@ function read<T extends Signed>(type: SignedType, schema: Schema<T>, payload: By
     return decodeJson(schema, payload, maxSignedObjectBytes);
   } catch (cause) {
     throw namesSomethingUnknown(cause) ? unknown(type, cause) : cause;
+  }
+}
+
+/**
+ * Whoever keeps what others have signed keeps what it says and nothing else: no spaces, no second spelling, no field
+ * twice.
+ */
+function isCanonical(payload: Bytes): boolean {
+  try {
+    // Bytes, for a decoder leaves out the mark at the beginning of a text.
+    return equalBytes(utf8(JSON.stringify(JSON.parse(fromUtf8(payload)))), payload);
+  } catch {
+    return false;
   }
 }
 

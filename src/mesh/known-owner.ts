@@ -42,16 +42,18 @@ export class KnownOwner {
   readonly #memberships = new Map<string, SignedMembership>();
   readonly #redeemers: FirstRedeemers;
   readonly #listener: TrustListener;
+  readonly #most: () => number;
 
   constructor(
     owner: Owner,
     listener: TrustListener,
-    revocations = new RevocationList(owner),
+    revocations?: RevocationList,
     redeemers = new FirstRedeemers(),
   ) {
     this.#owner = owner;
     this.#listener = listener;
-    this.#revocations = revocations;
+    this.#most = () => listener.maxRevocations(owner.id);
+    this.#revocations = revocations ?? new RevocationList(owner, this.#most);
     this.#redeemers = redeemers;
   }
 
@@ -59,7 +61,12 @@ export class KnownOwner {
   static async open(id: string, state: OwnerState, listener: TrustListener): Promise<KnownOwner> {
     const owner = await verifyOwnerRecords(state.records);
     if (owner.id !== id) throw new MeshError('membership_invalid', 'The records are of another owner');
-    const revocations = await RevocationList.open(owner, state.revocations, state.loose);
+    const revocations = await RevocationList.open(
+      owner,
+      () => listener.maxRevocations(id),
+      state.revocations,
+      state.loose,
+    );
     const known = new KnownOwner(owner, listener, revocations, new FirstRedeemers(state.redeemers));
     for (const jws of state.memberships) {
       const proof = { kind: 'membership', records: state.records, membership: jws } as const;
@@ -120,7 +127,7 @@ export class KnownOwner {
     if (owner.epoch <= this.#owner.epoch) return;
     this.#owner = owner;
     this.#before = this.#revocations;
-    this.#revocations = new RevocationList(owner);
+    this.#revocations = new RevocationList(owner, this.#most);
     this.#memberships.clear();
     this.#listener.changed();
     this.#listener.report({ kind: 'rotation', owner: this.id, epoch: owner.epoch });

@@ -26,6 +26,7 @@ interface Verified {
 
 export class RevocationList {
   readonly #owner: Owner;
+  readonly #most: () => number;
   readonly #list: string[] = [];
   /** Of the entries of the list. */
   readonly #hashes: string[] = [];
@@ -34,9 +35,13 @@ export class RevocationList {
   #looseCount = 0;
   readonly #bySubject = new Map<string, Revocation[]>();
 
-  /** @param owner whose epoch is the one of the list */
-  constructor(owner: Owner) {
+  /**
+   * @param owner whose epoch is the one of the list
+   * @param most how many entries it may have
+   */
+  constructor(owner: Owner, most: () => number) {
     this.#owner = owner;
+    this.#most = most;
   }
 
   /**
@@ -46,10 +51,11 @@ export class RevocationList {
    */
   static async open(
     owner: Owner,
+    most: () => number,
     list: readonly string[],
     loose: readonly string[],
   ): Promise<RevocationList> {
-    const revocations = new RevocationList(owner);
+    const revocations = new RevocationList(owner, most);
     const entries = await Promise.all(
       list.map(async (jws) => ({ jws, hash: await hashOf(jws), entry: peekRevocation(jws) })),
     );
@@ -147,8 +153,9 @@ export class RevocationList {
   }
 
   #take(verified: Verified): void {
-    if (this.#list.length + this.#looseCount >= limits.maxRevocations)
-      throw new MeshError('message_too_large', `An owner revokes at most ${limits.maxRevocations} times`);
+    const most = this.#most();
+    if (this.#list.length + this.#looseCount >= most)
+      throw new MeshError('message_too_large', `Of this owner ${most} revocations are kept`);
     this.#index(verified.entry);
     if (this.#follows(verified)) {
       this.#append(verified);

@@ -32,4 +32,6 @@ export interface TrustListener {
   readonly report: (event: TrustEvent) => void;
   /** Something must be saved. */
   readonly changed: () => void;
+  /** How many revocations of an owner are kept. */
+  readonly maxRevocations: (owner: string) => number;
 }

@@ -293,3 +293,37 @@ describe('a rotation after a theft of the secret', () => {
     assert.deepEqual([again.owner, again.problem?.code], [id, 'revoked']);
   });
 });
+
+describe('an owner that is not mine', () => {
+  it('makes me keep so many of its revocations and no more, and mine keeps its own', async () => {
+    const eve = await newOwner();
+    const me = await peer([]);
+    await me.trust.share(await share(mine, self, eve));
+    const list = await longer(eve.keys, [], limits.maxForeignRevocations + 1);
+    await assert.rejects(me.trust.learn(eve.keys.id, undefined, list), { code: 'message_too_large' });
+    assert.equal(me.trust.revocations(eve.keys.id).length, limits.maxForeignRevocations);
+    const own = await longer(mine.keys, [], limits.maxForeignRevocations + 1);
+    await me.trust.learn(id, undefined, own);
+    await me.restart(ownMembership);
+    assert.equal(me.trust.revocations(id).length, own.length);
+  });
+
+  it('is forgotten when my owner has ended all it was given, and not when it gave that back itself', async () => {
+    for (const [by, kind] of [
+      ['mine', 'owner'],
+      ['theirs', 'share'],
+    ] as const) {
+      const eve = await newOwner();
+      const me = await peer([]);
+      const proof = await share(mine, self, eve);
+      await me.trust.share(proof);
+      const [granting, subject] = by === 'mine' ? [mine, eve.keys.id] : [eve, self.peerId];
+      const entry = await signRevocation(granting.keys, [], { kind, subject, now });
+      await me.trust.learn(granting.keys.id, undefined, [entry]);
+      assert.equal(me.trust.recordsOf(eve.keys.id) === null, by === 'mine');
+      await assert.rejects(me.trust.share(proof), { code: 'revoked' });
+      const more = await longer(eve.keys, [], 3);
+      assert.equal(await me.trust.learn(eve.keys.id, eve.keys.records, more), by === 'theirs');
+    }
+  });
+});

@@ -124,6 +124,7 @@ describe('what was saved', () => {
     const owner = new KnownOwner(await verifyOwnerRecords(mine.keys.records), {
       report: () => {},
       changed: () => {},
+      maxRevocations: () => limits.maxRevocations,
     });
     const one = await verifyMembership(ownMembership, self.peerId, now);
     const admit = (peerId: string, serial: number, expires: number | null = null) =>

@@ -86,7 +86,13 @@ export class Trust {
 
   private constructor(options: TrustOptions) {
     this.#options = options;
-    this.#listener = { report: options.report, changed: () => (this.#unsaved = true) };
+    this.#listener = {
+      report: options.report,
+      changed: () => (this.#unsaved = true),
+      // What is stored was within its limit.
+      maxRevocations: (owner) =>
+        this.owner === null || owner === this.owner ? limits.maxRevocations : limits.maxForeignRevocations,
+    };
   }
 
   /** What my owner signed last for a device of its own, whether it stands or was revoked since; null when unknown. */
@@ -309,6 +315,7 @@ export class Trust {
   #save(): void {
     if (!this.#unsaved) return;
     this.#unsaved = false;
+    this.#dropParted();
     this.#options.save(this.#state());
   }
 
@@ -382,8 +389,21 @@ export class Trust {
     return isNews;
   }
 
+  /** Mine, one that shares with it, or one that it shares with and that it has not ended itself. */
   #isParty(owner: string): boolean {
-    return owner === this.owner || this.#shares.involves(owner);
+    if (owner === this.owner) return true;
+    const hasEnded = (share: ProvenShare): boolean =>
+      Boolean(this.#owners.get(share.owner)?.objection(rightOf(share), this.now));
+    return this.#shares
+      .all()
+      .flat()
+      .some(({ proven }) => proven.owner === owner || (proven.coOwner === owner && !hasEnded(proven)));
+  }
+
+  /** Of an owner with whom my owner has ended everything nothing needs to be remembered. */
+  #dropParted(): void {
+    if (this.owner === null) return;
+    for (const id of this.#owners.keys()) if (!this.#isParty(id)) this.#owners.delete(id);
   }
 
   #concerns({ owner, coOwner }: ProvenShare): boolean {
