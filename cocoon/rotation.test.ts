@@ -345,11 +345,11 @@ describe('a rotation that is broken off', () => {
     const { share } = await claimedShare(first.keys, anna, phone, now());
     mesh.sharesKnown = [share];
     await device.desk.revokeDevice(thief);
-    const { id } = await device.rotation.prepare(first.recoveryCode, [], []);
     // Its owner's word, not what the device says now.
     const entry = mesh.known.find(({ member }) => member.peerId === phone);
     assert.ok(entry);
     entry.member = { ...entry.member, kind: 'browser' };
+    const { id } = await device.rotation.prepare(first.recoveryCode, [], []);
     mesh.deaf = new MeshError('internal', 'the process ends here');
     mesh.failing = mesh.deaf;
     assert.deepEqual(await device.rotation.commit(id), { signed: 0, waiting: 3 });
