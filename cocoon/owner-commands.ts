@@ -191,7 +191,8 @@ export class OwnerCommands {
     return rotation.prepare(
       recoveryCode,
       keep,
-      without.map((name) => mesh.resolve(name).peerId),
+      // One that was revoked is not listed any more, and does not stay either.
+      without.map((name) => (peerIdField.safeParse(name).success ? name : mesh.resolve(name).peerId)),
       undone,
     );
   }

@@ -171,7 +171,7 @@ export class Conversation implements ConnectionEvents {
       case 'signal':
         return introductions.signal(peer, message.jti, message.payload, bytes);
       case 'revocations':
-        await rates.countIdentity('revocations', peer.peerId);
+        await rates.countIdentity('revocations', peer.peerId, Math.max(1, message.list.length));
         // Lists of other owners are none of its business, and it learns nothing about them.
         if (message.owner === peer.owner) await this.#desk.revocations(peer, message.list);
         return;

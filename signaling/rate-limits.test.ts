@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, mock, test } from 'node:test';
-import { generateSigningKey } from '@cocoon-mesh/protocol';
+import { generateSigningKey, limits, signRevocation } from '@cocoon-mesh/protocol';
 import { RateLimited, RateLimits, addressGroup } from './rate-limits.ts';
 import type { ServerLimits } from './server-limits.ts';
 import { defaultLimits } from './server-limits.ts';
@@ -21,31 +21,31 @@ describe('a rate', () => {
 
   test('is counted for each key by itself, and anew when its window is over', async () => {
     const refused: string[] = [];
-    const limits = new RateLimits(
+    const rates = new RateLimits(
       {
         ...defaultLimits.rates,
         lookup: { address: { count: 2, seconds: 10 }, identity: { count: 1, seconds: 10 } },
       },
       (kind) => refused.push(kind),
     );
-    await limits.countAddress('lookup', '192.0.2.1');
-    await limits.countAddress('lookup', '192.0.2.1');
+    await rates.countAddress('lookup', '192.0.2.1');
+    await rates.countAddress('lookup', '192.0.2.1');
     mock.timers.tick(4_000);
-    await assert.rejects(limits.countAddress('lookup', '192.0.2.1'), (error) => {
+    await assert.rejects(rates.countAddress('lookup', '192.0.2.1'), (error) => {
       assert.ok(error instanceof RateLimited);
       assert.equal(error.code, 'rate_limited');
       assert.equal(error.retryAfterMs, 6_000);
       return true;
     });
-    await limits.countAddress('lookup', '192.0.2.2');
-    await limits.countAddress('introduction', '192.0.2.1');
-    await limits.countIdentity('lookup', '192.0.2.1');
-    await limits.countAddress('lookup', '2001:db8::1');
-    await limits.countAddress('lookup', '2001:db8::2');
-    await assert.rejects(limits.countAddress('lookup', '2001:db8::3'), RateLimited);
+    await rates.countAddress('lookup', '192.0.2.2');
+    await rates.countAddress('introduction', '192.0.2.1');
+    await rates.countIdentity('lookup', '192.0.2.1');
+    await rates.countAddress('lookup', '2001:db8::1');
+    await rates.countAddress('lookup', '2001:db8::2');
+    await assert.rejects(rates.countAddress('lookup', '2001:db8::3'), RateLimited);
     assert.deepEqual(refused, ['lookup', 'lookup']);
     mock.timers.tick(6_001);
-    await limits.countAddress('lookup', '192.0.2.1');
+    await rates.countAddress('lookup', '192.0.2.1');
   });
 });
 
@@ -114,6 +114,20 @@ describe('too many', () => {
     await using run = await startTestServer({ limits: withRate('message', 'identity', 3) });
     const { peer } = await TestPeer.member(run.server.url, await newDevice(await newOwner(), run.clock));
     for (let load = 0; load < 4; load++) peer.send({ type: 'load', load: load / 10 });
+    assert.equal(await peer.refusal(), 'rate_limited');
+  });
+
+  test('revocations are counted by entries, and a whole list is not too many', async () => {
+    const { identity } = defaultLimits.rates.revocations;
+    assert.ok(identity.count >= limits.maxRevocations);
+    await using run = await startTestServer({ limits: withRate('revocations', 'identity', 3) });
+    const owner = await newOwner();
+    const { peer } = await TestPeer.member(run.server.url, await newDevice(owner, run.clock));
+    const list: string[] = [];
+    for (let n = 0; n < 2; n++)
+      list.push(await signRevocation(owner, list, { kind: 'token', subject: `token ${n}`, now: 1 }));
+    peer.send({ type: 'revocations', owner: owner.id, list });
+    peer.send({ type: 'revocations', owner: owner.id, list });
     assert.equal(await peer.refusal(), 'rate_limited');
   });
 

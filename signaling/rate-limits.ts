@@ -42,8 +42,8 @@ export class RateLimits {
   }
 
   /** @throws RateLimited */
-  async countIdentity(kind: RateKind, peerId: string): Promise<void> {
-    await this.#count(kind, 'identity', peerId);
+  async countIdentity(kind: RateKind, peerId: string, many = 1): Promise<void> {
+    await this.#count(kind, 'identity', peerId, many);
   }
 
   /** Has an address asked for all that it may? */
@@ -59,9 +59,9 @@ export class RateLimits {
     await this.#limiters.get(kind)?.address.penalty(addressGroup(address));
   }
 
-  async #count(kind: RateKind, by: keyof Limiters, key: string): Promise<void> {
+  async #count(kind: RateKind, by: keyof Limiters, key: string, many = 1): Promise<void> {
     try {
-      await this.#limiters.get(kind)?.[by].consume(key);
+      await this.#limiters.get(kind)?.[by].consume(key, many);
     } catch (thrown) {
       if (!(thrown instanceof RateLimiterRes)) throw thrown;
       this.#refused(kind);

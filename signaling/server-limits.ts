@@ -3,6 +3,8 @@
  * `protocol/limits.ts`; these are the server's own, and tests start servers with smaller ones.
  */
 
+import { limits } from '@cocoon-mesh/protocol';
+
 const MiB = 1024 * 1024;
 
 /** At most `count` in any `seconds`; more is refused until the window is over. */
@@ -119,7 +121,10 @@ export const defaultLimits: ServerLimits = {
      * so that ten thousand wrong ones in a minute leave room for right ones.
      */
     message: { address: perMinute(60_000), identity: perMinute(6000) },
-    /** A list may have thousands of signatures. */
-    revocations: { address: perMinute(120), identity: perMinute(20) },
+    /** Entries: each is a signature to check, and a device may bring the longest list there is, twice. */
+    revocations: {
+      address: perMinute(10 * limits.maxRevocations),
+      identity: perMinute(2 * limits.maxRevocations),
+    },
   },
 };

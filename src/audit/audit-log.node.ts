@@ -80,12 +80,13 @@ export class AuditLog {
 
   /**
    * Writes a line before it returns. Never throws: a full disk ends no device. Lines with a `code` are refusals;
-   * of one event and code a minute's first thirty are written and the rest counted.
+   * of one event, code and peer a minute's first thirty are written and the rest counted.
    */
   append(event: string, fields: AuditFields = {}): void {
     if (this.#closing) return;
-    const { code } = fields;
-    if (typeof code === 'string' && !this.#repeats.admits(event, code)) return;
+    const { code, peer } = fields;
+    const who = typeof peer === 'string' ? peer : '';
+    if (typeof code === 'string' && !this.#repeats.admits(event, code, who)) return;
     this.#write(event, fields);
   }
 

@@ -1,9 +1,14 @@
-/** Refusals can be brought about by strangers as often as they like: so many of a kind are written, the rest counted. */
+/**
+ * Refusals can be brought about by strangers as often as they like: so many of a kind are written, of each peer and in
+ * all, and the rest counted. One that floods does not hide the others; many that flood together fill nothing.
+ */
 
 import type { Clock, Timer } from '@cocoon-mesh/protocol/clock.ts';
 
-/** Enough to see what is going on; a flood of each kind then costs some kilobytes a minute. */
-const maxPerWindow = 30;
+/** Of a kind and a peer: enough to see what is going on. */
+const maxPerPeer = 30;
+/** Of a kind, whoever they are: a flood of each then costs some dozens of kilobytes a minute. */
+const maxPerWindow = 300;
 const windowMs = 60_000;
 
 export interface Repeats {
@@ -17,7 +22,10 @@ interface Window {
   readonly event: string;
   readonly code: string;
   readonly end: Timer;
-  seen: number;
+  /** By peer; no more than were written. */
+  readonly written: Map<string, number>;
+  total: number;
+  left: number;
 }
 
 export class RepeatLimit {
@@ -30,16 +38,26 @@ export class RepeatLimit {
     this.#suppressed = suppressed;
   }
 
-  /** Is another one of these to be written? */
-  admits(event: string, code: string): boolean {
+  /**
+   * Is another one of these to be written?
+   * @param peer whom it is about; '' when nobody is known
+   */
+  admits(event: string, code: string, peer = ''): boolean {
     const key = `${event} ${code}`;
     let window = this.#windows.get(key);
     if (!window) {
-      window = { event, code, end: this.#clock.after(windowMs, () => this.#end(key)), seen: 0 };
+      const end = this.#clock.after(windowMs, () => this.#end(key));
+      window = { event, code, end, written: new Map(), total: 0, left: 0 };
       this.#windows.set(key, window);
     }
-    window.seen++;
-    return window.seen <= maxPerWindow;
+    const ofPeer = window.written.get(peer) ?? 0;
+    if (ofPeer >= maxPerPeer || window.total >= maxPerWindow) {
+      window.left++;
+      return false;
+    }
+    window.written.set(peer, ofPeer + 1);
+    window.total++;
+    return true;
   }
 
   /** Tells what was counted until now. */
@@ -50,9 +68,9 @@ export class RepeatLimit {
   #end(key: string): void {
     const window = this.#windows.get(key);
     if (!window) return;
-    const { event, code, end, seen } = window;
+    const { event, code, end, left } = window;
     this.#windows.delete(key);
     end.cancel();
-    if (seen > maxPerWindow) this.#suppressed({ event, code, count: seen - maxPerWindow });
+    if (left > 0) this.#suppressed({ event, code, count: left });
   }
 }
