@@ -172,7 +172,7 @@ export class OwnerDesk {
       const given = mesh.shares().filter(({ cocoon, coOwner }) => cocoon === peerId && coOwner === keys.id);
       const isOwn = mesh.members().some((member) => member.peerId === peerId);
       const ended = asker === null ? null : this.#entryAbout('device', peerId);
-      if (ended !== null) return ended;
+      if (ended !== null) return this.#toldAgain(ended);
       if (asker !== null && !isOwn && given.length === 0) throw new MeshError('device_not_found');
       this.#assertRoom(asker);
       if (!isOwn && given.length > 0) return this.#revoke(keys, 'share', peerId, latestGrant(given));
@@ -195,7 +195,7 @@ export class OwnerDesk {
       if (asker !== null && given.length === 0) {
         const ended = this.#entryAbout('owner', owner);
         if (ended === null) throw new MeshError('owner_not_found');
-        return ended;
+        return this.#toldAgain(ended);
       }
       this.#assertRoom(asker);
       return this.#revoke(keys, 'owner', owner, latestGrant(given));
@@ -290,6 +290,12 @@ export class OwnerDesk {
       return read.kind === kind && read.subject === subject;
     };
     return this.#options.mesh.revocations().findLast(isAbout) ?? null;
+  }
+
+  /** The first time may not have been stored. @throws MeshError storage_failed */
+  async #toldAgain(entry: string): Promise<string> {
+    await this.#options.mesh.tellOwner(undefined, [entry]);
+    return entry;
   }
 
   /** Tokens that were made for a device and that nobody is known to have redeemed. */
