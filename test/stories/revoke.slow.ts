@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { HostileSignaling } from '../doubles/hostile-signaling.ts';
-import { CocoonProcess, StartError, enginePairs, enroll, failure, sees } from './cocoon-process.ts';
+import { CocoonProcess, StartError, enginePairs, enroll, failure, full, sees } from './cocoon-process.ts';
 import { get } from './gateway-client.ts';
 import { Origin } from './origin.ts';
 import { foreignName, listedAs } from './shares.ts';
@@ -77,7 +77,8 @@ describe('revoking', () => {
     return ended - acted;
   }
 
-  for (const engines of enginePairs)
+  // Engines differ in how a connection ends; the mixed pair has both.
+  for (const engines of full ? enginePairs : enginePairs.slice(-1))
     test(`a device cuts its live sessions within two seconds, whoever of the others it has them with (${engines.join(' and ')})`, async (t) => {
       await using owned = await mesh(engines);
       const { laptop, box } = owned;
