@@ -233,7 +233,8 @@ describe('revoking', () => {
     await using anna = await CocoonProcess.start({ command: 'run', args: ['--name', 'anna', ...args] });
     const claimed = await anna.command(['claim', '-', '--json'], { input: shared });
     assert.match(claimed.stderr, /"code":"revoked"/);
-    assert.deepEqual(await failure(admin.home, ['generate-token']), { code: 'revoked', exit: 4 });
+    // It knows nobody any more whom it could ask.
+    assert.deepEqual(await failure(admin.home, ['generate-token']), { code: 'owner_key_offline', exit: 5 });
     assert.equal((await laptop.command(['ping', 'joined', '--count', '1'])).code, 0);
     await using _other = await join('other', others);
     const { stdout } = await laptop.command(['audit', '--json']);
