@@ -152,4 +152,33 @@ export const limits = {
   healthIntervalMs: 15_000,
   /** A service slower than this is not healthy. */
   healthTimeoutMs: 5_000,
+
+  // Tasks
+  /** A line in a list; what is longer belongs into the description. */
+  maxTaskTitleLength: 500,
+  maxTaskDescriptionLength: 64 * KiB,
+  /** A script; a larger one belongs into a file. */
+  maxTaskCommandLength: 32 * KiB,
+  /** Input and output, each. Larger data is passed as files or through a service. */
+  maxTaskJsonBytes: 1 * MiB,
+  /** Far above what people write, far below what a parser's stack takes. */
+  maxTaskJsonDepth: 32,
+  /** A week; what runs for ever has no limit at all. */
+  maxTaskTimeoutMs: 7 * 24 * 3600_000,
+  /** A task with input and output, and some room. */
+  maxTaskMessageBytes: 3 * MiB,
+
+  // Queries
+  maxQueryParamsBytes: 64 * KiB,
+  /** Of one device in one answer; more is another page. */
+  maxQueryRows: 1000,
+  /** One message of an answer. */
+  maxQueryPartBytes: 4 * MiB,
+  /** A time and an id, or an offset. */
+  maxQueryPositionLength: 256,
+  maxQueryTimeoutMs: 60_000,
+  /** What a query takes when nobody says. */
+  queryTimeoutMs: 5_000,
+  /** Of one peer under way at once. */
+  maxQueriesPerPeer: 64,
 } as const;

@@ -1,0 +1,29 @@
+/** JSON values from outside: any shape, but bounded in size and depth, so that nothing that walks them can be hurt. */
+
+import * as z from 'zod/mini';
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/**
+ * @param maxBytes of its JSON text
+ * @param maxDepth objects and lists inside each other; a plain value has none
+ */
+export function jsonField(maxBytes: number, maxDepth: number): z.ZodMiniType<Json> {
+  return z.custom<Json>((value) => isJson(value, maxDepth) && jsonBytes(value as Json) <= maxBytes, {
+    error: `not JSON of at most ${maxBytes} bytes and ${maxDepth} levels`,
+  });
+}
+
+/** Of its text in UTF-8. */
+export function jsonBytes(value: Json): number {
+  return new TextEncoder().encode(JSON.stringify(value)).length;
+}
+
+function isJson(value: unknown, depth: number): boolean {
+  if (value === null || typeof value === 'boolean' || typeof value === 'string') return true;
+  if (typeof value === 'number') return Number.isFinite(value);
+  if (typeof value !== 'object' || depth === 0) return false;
+  if (Array.isArray(value)) return value.every((item) => isJson(item, depth - 1));
+  const { constructor } = Object.getPrototypeOf(value) ?? { constructor: Object };
+  return constructor === Object && Object.values(value).every((item) => isJson(item, depth - 1));
+}
