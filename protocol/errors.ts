@@ -551,6 +551,12 @@ export const errorCodes = {
     status: 403,
     exit: 4,
   },
+  capability_off: {
+    message: 'The device does not offer this capability',
+    hint: 'It was started with --disable-capability, or is of an older version.',
+    status: 404,
+    exit: 3,
+  },
 
   // All others
   timeout: {
