@@ -28,6 +28,7 @@ const scope = '@cocoon-mesh/';
 const ranks: Readonly<Record<string, number>> = {
   protocol: 0,
   'src/audit': 1,
+  'src/database': 1,
   'src/mesh': 1,
   'src/proxy': 2,
   signaling: 9,

@@ -1,4 +1,4 @@
-/** A SQLite file. Several servers of one machine may use it at once; what is damaged is left exactly as it is. */
+/** A SQLite file. Several programs of one machine may use it at once; what is damaged is left exactly as it is. */
 
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -6,13 +6,13 @@ import { MeshError } from '@cocoon-mesh/protocol';
 import Sqlite from 'better-sqlite3';
 import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { SqliteAdapter, SqliteDialect, SqliteDriver } from 'kysely';
-import { SerialDriver, databaseError } from './serial-driver.ts';
+import { SerialDriver, databaseError } from './serial-driver.node.ts';
 
 /** Another server holds the file for the few milliseconds of a transaction. */
 const busyTimeoutMs = 5_000;
 /** Two servers that start on a new file get in each other's way once or twice. */
 const maxSwitches = 50;
-/** The server has about a hundred. */
+/** Signaling has about a hundred. */
 const maxStatements = 500;
 
 /** @throws MeshError database_corrupt | storage_failed */
