@@ -14,6 +14,13 @@ export function jsonField(maxBytes: number, maxDepth: number): z.ZodMiniType<Jso
   });
 }
 
+/** As `jsonField`, where something else bounds the bytes. */
+export function jsonOfDepth(maxDepth: number): z.ZodMiniType<Json> {
+  return z.custom<Json>((value) => isJson(value, maxDepth), {
+    error: `not JSON of at most ${maxDepth} levels`,
+  });
+}
+
 /** Of its text in UTF-8. */
 export function jsonBytes(value: Json): number {
   return new TextEncoder().encode(JSON.stringify(value)).length;

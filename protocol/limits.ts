@@ -172,8 +172,18 @@ export const limits = {
   maxQueryParamsBytes: 64 * KiB,
   /** Of one device in one answer; more is another page. */
   maxQueryRows: 1000,
-  /** One message of an answer. */
+  /** One row; what is larger is asked for by itself. */
+  maxQueryRowBytes: 1 * MiB,
+  /** Below what a message may be nested, with room for the part around the row. */
+  maxQueryRowDepth: 20,
+  /** One message of an answer: a row of the largest kind always fits. */
   maxQueryPartBytes: 4 * MiB,
+  /** What an asker holds of one device's answer: a thousand rows of a large list. */
+  maxQueryAnswerBytes: 8 * MiB,
+  /** What an asker holds of all answers to one query; more devices than 32 share it. */
+  maxQueryBytes: 256 * MiB,
+  /** A position for each of two hundred devices. */
+  maxCursorBytes: 64 * KiB,
   /** A time and an id, or an offset. */
   maxQueryPositionLength: 256,
   maxQueryTimeoutMs: 60_000,

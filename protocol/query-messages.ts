@@ -6,7 +6,7 @@
 
 import * as z from 'zod/mini';
 import type { Json } from './json.ts';
-import { jsonField } from './json.ts';
+import { jsonField, jsonOfDepth } from './json.ts';
 import { limits } from './limits.ts';
 
 export const queryTypes = [
@@ -40,6 +40,8 @@ export const queryRequestSchema = z.object({
   after: z.nullable(position),
   /** How long the asker waits, milliseconds. */
   timeout_ms: z.int().check(z.positive(), z.lte(limits.maxQueryTimeoutMs)),
+  /** What the asker holds of this answer; rows that do not fit are `more`. */
+  max_bytes: z.int().check(z.positive(), z.lte(limits.maxQueryAnswerBytes)),
 });
 export type QueryRequest = z.infer<typeof queryRequestSchema>;
 
@@ -52,7 +54,7 @@ export const queryRowSchema = z.object({
     .array(z.union([z.number(), z.string().check(z.maxLength(256))]))
     .check(z.minLength(1), z.maxLength(4)),
   at: position,
-  value: z.custom<Json>((value) => value !== undefined),
+  value: jsonOfDepth(limits.maxQueryRowDepth),
 });
 export type QueryRow = z.infer<typeof queryRowSchema>;
 
@@ -68,7 +70,7 @@ export const queryPartSchema = z.discriminatedUnion('kind', [
   }),
   z.object({
     kind: z.literal('error'),
-    code: z.string().check(z.maxLength(64)),
+    code: z.string().check(z.regex(/^[a-z0-9_]{1,64}$/)),
     message: z.string().check(z.maxLength(1024)),
   }),
 ]);
