@@ -31,6 +31,7 @@ const ranks: Readonly<Record<string, number>> = {
   'src/database': 1,
   'src/mesh': 1,
   'src/proxy': 2,
+  'src/query': 2,
   signaling: 9,
   cocoon: 9,
   web: 9,
