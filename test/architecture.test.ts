@@ -32,6 +32,7 @@ const ranks: Readonly<Record<string, number>> = {
   'src/mesh': 1,
   'src/proxy': 2,
   'src/query': 2,
+  'src/tasks': 2,
   signaling: 9,
   cocoon: 9,
   web: 9,
