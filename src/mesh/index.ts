@@ -17,7 +17,7 @@ export type {
   SelfDescription,
 } from './mesh.ts';
 export { readMessages, readSingleMessage, writeMessage } from './message-stream.ts';
-export type { MessagePatience } from './message-stream.ts';
+export type { MessageLimits, MessagePatience } from './message-stream.ts';
 export type { SignalingState } from './signaling-client.ts';
 export type { SignalingSocketFactory } from './signaling-socket.ts';
 export type { Standing, TrustEvent, TrustState } from './trust.ts';

@@ -77,6 +77,17 @@ describe('messages on a stream', () => {
     assert.equal((await messages.next()).done, true);
   });
 
+  test('are refused when they are too many bytes together', async () => {
+    const { writer, reader } = await ends();
+    const bytes = framed('one', 'two', 'three');
+    writer.write(bytes);
+    writer.end();
+    const messages = readMessages(reader, schema, { each: maxBytes, all: bytes.length - 1 });
+    await messages.next();
+    await messages.next();
+    await fails(messages.next(), 'message_too_large');
+  });
+
   test('that do not follow the schema, are no MessagePack or are cut off are refused', async () => {
     for (const bytes of [
       Uint8Array.of(0, 0, 0, 0),

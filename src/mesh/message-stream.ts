@@ -19,6 +19,13 @@ export interface MessagePatience {
   readonly ms: number;
 }
 
+export interface MessageLimits {
+  /** Of one message. */
+  readonly each: number;
+  /** Of all of them, lengths included. */
+  readonly all: number;
+}
+
 /**
  * Resolves when the stream takes more, so that whoever waits for it never queues more than one message too many.
  * @throws MeshError message_too_large | bad_message before anything was written, timeout, and as `Stream.write`
@@ -39,20 +46,26 @@ export async function writeMessage<T>(
 
 /**
  * Every message until the other side's end.
+ * @param maxBytes of one message, or limits of one and of all
  * @throws MeshError message_too_large | bad_message | unsupported, timeout, and as `Stream.read`; after the first
  * error there are no more
  */
 export async function* readMessages<T>(
   stream: Stream,
   schema: Schema<T>,
-  maxBytes: number,
+  maxBytes: number | MessageLimits,
   patience?: MessagePatience,
 ): AsyncGenerator<T, void, undefined> {
-  const cutter = new MessageCutter(maxBytes);
+  const { each, all } = typeof maxBytes === 'number' ? { each: maxBytes, all: Infinity } : maxBytes;
+  const cutter = new MessageCutter(each);
+  let left = all;
   for (;;) {
     const message = await within(stream, patience, () => nextMessage(stream, cutter));
     if (message === null) return;
-    yield decode(schema, message, maxBytes);
+    left -= lengthBytes + message.length;
+    if (left < 0)
+      throw new MeshError('message_too_large', `Messages are together over their limit of ${all} bytes`);
+    yield decode(schema, message, each);
   }
 }
 
