@@ -9,7 +9,7 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
  * @param maxDepth objects and lists inside each other; a plain value has none
  */
 export function jsonField(maxBytes: number, maxDepth: number): z.ZodMiniType<Json> {
-  return z.custom<Json>((value) => isJson(value, maxDepth) && jsonBytes(value as Json) <= maxBytes, {
+  return z.custom<Json>((value) => isJson(value, maxDepth) && jsonBytes(value) <= maxBytes, {
     error: `not JSON of at most ${maxBytes} bytes and ${maxDepth} levels`,
   });
 }
@@ -26,11 +26,16 @@ export function jsonBytes(value: Json): number {
   return new TextEncoder().encode(JSON.stringify(value)).length;
 }
 
-function isJson(value: unknown, depth: number): boolean {
-  if (value === null || typeof value === 'boolean' || typeof value === 'string') return true;
+function isJson(value: unknown, depth: number): value is Json {
+  if (value === null || typeof value === 'boolean') return true;
+  // Half a character does not survive being sent.
+  if (typeof value === 'string') return value.isWellFormed();
   if (typeof value === 'number') return Number.isFinite(value);
   if (typeof value !== 'object' || depth === 0) return false;
   if (Array.isArray(value)) return value.every((item) => isJson(item, depth - 1));
   const { constructor } = Object.getPrototypeOf(value) ?? { constructor: Object };
-  return constructor === Object && Object.values(value).every((item) => isJson(item, depth - 1));
+  return (
+    constructor === Object &&
+    Object.entries(value).every(([key, item]) => key.isWellFormed() && isJson(item, depth - 1))
+  );
 }
