@@ -33,6 +33,7 @@ const ranks: Readonly<Record<string, number>> = {
   'src/proxy': 2,
   'src/query': 2,
   'src/tasks': 2,
+  'src/knowledge': 3,
   signaling: 9,
   cocoon: 9,
   web: 9,
