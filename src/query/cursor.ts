@@ -26,12 +26,20 @@ const { key, at } = queryRowSchema.shape;
 const placeSchema = z.union([
   /** Behind the row with this position; so many rows were given out. */
   z.strictObject({ at, taken: z.int().check(z.nonnegative()) }),
-  /** It has answered and no row of it was given out. What sorts before this came later and is left out. */
-  z.strictObject({ first: key }),
+  /**
+   * It has answered and no row of it was given out. What sorts before `first` came later and is left out; some of
+   * that was, up to position `at`.
+   */
+  z.strictObject({ first: key, at: z.optional(at) }),
   /** It has no more rows. */
   z.literal('finished'),
 ]);
 export type Place = z.infer<typeof placeSchema>;
+
+/** Behind which the device's next rows are. */
+export function positionOf(place: Place | undefined): string | null {
+  return typeof place === 'object' ? (place.at ?? null) : null;
+}
 
 /** By PeerId. */
 export type Places = ReadonlyMap<string, Place>;

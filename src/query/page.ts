@@ -6,7 +6,7 @@
  * - Each row is on one page at most, and a row that stays where it is in the order (by creation, say) and whose
  *   device answers is on exactly one, whatever is added or changed meanwhile.
  * - What comes into the order before the place of its device (a new task; by time of update, a changed one) is not
- *   on later pages: it is on a new first page.
+ *   on later pages: it is on a new first page. Leaving it out can make a page short, or even empty.
  * - A device that answers for the first time, or again, goes on from its own place: its rows are merged into the
  *   page, so this one page may begin before the end of the one before.
  */
@@ -70,11 +70,17 @@ interface Source {
   used: number;
 }
 
+/** Rows that came into the order since the device first answered, while none of its rows was given out. */
+function countLater(rows: readonly QueryRow[], before: Place | undefined): number {
+  if (typeof before !== 'object' || !('first' in before)) return 0;
+  const { first } = before;
+  const start = rows.findIndex(({ key }) => compareKeys(first, key) <= 0);
+  return start < 0 ? rows.length : start;
+}
+
 function sourceOf({ answer, rows, more }: DeviceRows, before: Place | undefined, order: PageOrder): Source {
-  const first = typeof before === 'object' && 'first' in before ? before.first : null;
   // Ranks start anew with each search, so nothing can be said to have come later.
-  const from = first && order === 'key' ? rows.findIndex(({ key }) => compareKeys(first, key) <= 0) : 0;
-  const start = from < 0 ? rows.length : from;
+  const start = order === 'key' ? countLater(rows, before) : 0;
   const kept = rows.slice(start);
   const ok = answer.status === 'ok';
   return {
@@ -94,14 +100,15 @@ function ranked(rows: readonly QueryRow[], taken: number): QueryRow[] {
 }
 
 function takenOf(place: Place | undefined): number {
-  return typeof place === 'object' && 'at' in place ? place.taken : 0;
+  return typeof place === 'object' && 'taken' in place ? place.taken : 0;
 }
 
 function placeAfter(source: Source): Place | undefined {
   const { rows, used, before, leftOut, ok, open } = source;
   if (ok && !open && used === rows.length) return 'finished';
-  const last = rows[used - 1] ?? leftOut;
+  const last = rows[used - 1];
   if (last) return { at: last.at, taken: takenOf(before) + used };
+  if (leftOut && typeof before === 'object' && 'first' in before) return { ...before, at: leftOut.at };
   if (before !== undefined) return before;
   const [next] = rows;
   return next && { first: next.key };

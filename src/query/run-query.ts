@@ -2,7 +2,7 @@
 
 import type { Clock, DeviceAnswer, Json, QueryType, Schema, TaskStats } from '@cocoon-mesh/protocol';
 import { MeshError, limits, taskRowSchema, taskStatsSchema } from '@cocoon-mesh/protocol';
-import { readCursor, writeCursor } from './cursor.ts';
+import { positionOf, readCursor, writeCursor } from './cursor.ts';
 import type { Places } from './cursor.ts';
 import { failureOf } from './device-status.ts';
 import { fanOut } from './fan-out.ts';
@@ -52,7 +52,7 @@ export interface QueryAnswer {
   readonly devices: readonly DeviceAnswer[];
   /** Something is missing: a device did not answer, or not to its end. */
   readonly partial: boolean;
-  /** Null: there is no more to come from devices that answer. */
+  /** Null: there is no more to come from devices that answer. Not null: there may be, even behind an empty page. */
   readonly next_cursor: string | null;
 }
 
@@ -68,7 +68,7 @@ export async function runQuery(options: QueryOptions): Promise<QueryAnswer> {
   const places = await placesOf(options);
   const asked = targets
     .filter(({ peerId }) => places.get(peerId) !== 'finished')
-    .map((target) => ({ ...target, after: positionOf(places, target) }));
+    .map((target) => ({ ...target, after: positionOf(places.get(target.peerId)) }));
   const answers = await fanOut({
     targets: asked,
     request: { type, params, limit, timeout_ms: timeoutMs },
@@ -118,11 +118,6 @@ async function placesOf({ type, params, cursor }: QueryOptions): Promise<Places>
   if (cursor === undefined || cursor === null) return new Map();
   if (type === 'get_task_stats') throw new MeshError('bad_cursor', 'Statistics have no pages');
   return readCursor(type, params, cursor);
-}
-
-function positionOf(places: Places, { peerId }: QueryTarget): string | null {
-  const place = places.get(peerId);
-  return typeof place === 'object' && 'at' in place ? place.at : null;
 }
 
 /** Rows up to the first whose value is not what it should be; that one makes it an error. */
