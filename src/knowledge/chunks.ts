@@ -111,8 +111,7 @@ function skipBlank(text: string, from: number, end: number): number {
   const found = text.slice(from, end).search(/\S/);
   if (found < 0) return end;
   // The indent of a first line belongs to it.
-  const line = text.lastIndexOf('\n', from + found) + 1;
-  return Math.max(from, line);
+  return from + text.slice(from, from + found).lastIndexOf('\n') + 1;
 }
 
 function trimEnd(text: string, from: number, to: number): number {

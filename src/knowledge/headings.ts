@@ -41,6 +41,9 @@ export function frontMatterOf(text: string, syntax: Syntax): string {
 }
 
 const maxHeadingLength = 200;
+/** A text of two megabytes with more of them is no text. */
+const maxHeadings = 20_000;
+const mayBeSign = /^ {0,3}[^\p{L}\p{N}\s]/u;
 const marks: Readonly<Record<Exclude<Syntax, 'rst' | 'plain'>, RegExp>> = {
   markdown: /^ {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$/,
   asciidoc: /^(={1,6})[ \t]+(.*?)(?:[ \t]+=+)?[ \t]*$/,
@@ -53,13 +56,13 @@ export function findHeadings(text: string, syntax: Syntax): readonly Heading[] {
   const underlines: string[] = [];
   let fence: string | null = null;
   let previous = { text: '', start: 0 };
-  for (let start = frontMatterOf(text, syntax).length; start < text.length;) {
+  for (let start = frontMatterOf(text, syntax).length; start < text.length && found.length < maxHeadings;) {
     const newline = text.indexOf('\n', start);
     const end = newline < 0 ? text.length : newline + 1;
     const line = text.slice(start, newline < 0 ? text.length : newline);
     const here = { text: line, start };
-    // What is long is no heading, and no work for expressions.
-    if (line.length <= maxHeadingLength) {
+    // What is long or begins like a sentence is no heading, and no work for expressions.
+    if (line.length <= maxHeadingLength && mayBeSign.test(line)) {
       const sign = fenceSign(line, syntax);
       if (fence === null && sign !== null) fence = sign;
       else if (fence !== null) fence = sign !== null && closes(fence, sign) ? null : fence;
