@@ -33,9 +33,18 @@ function isJson(value: unknown, depth: number): value is Json {
   if (typeof value === 'number') return Number.isFinite(value);
   if (typeof value !== 'object' || depth === 0) return false;
   if (Array.isArray(value)) return value.every((item) => isJson(item, depth - 1));
-  const { constructor } = Object.getPrototypeOf(value) ?? { constructor: Object };
   return (
-    constructor === Object &&
-    Object.entries(value).every(([key, item]) => key.isWellFormed() && isJson(item, depth - 1))
+    isPlain(value) && Object.entries(value).every(([key, item]) => isKey(key) && isJson(item, depth - 1))
   );
+}
+
+/** `{}`, whoever made it; nothing that has a class. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/** MessagePack readers give `__proto__` another name, since it is no ordinary field of an object. */
+function isKey(key: string): boolean {
+  return key !== '__proto__' && key.isWellFormed();
 }

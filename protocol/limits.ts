@@ -161,12 +161,12 @@ export const limits = {
   maxTaskCommandLength: 32 * KiB,
   /** Input and output, each. Larger data is passed as files or through a service. */
   maxTaskJsonBytes: 1 * MiB,
-  /** Far above what people write, far below what a parser's stack takes. */
-  maxTaskJsonDepth: 32,
+  /** Below what a message may be nested, with room for the task around it. */
+  maxTaskJsonDepth: 20,
   /** A week; what runs for ever has no limit at all. */
   maxTaskTimeoutMs: 7 * 24 * 3600_000,
-  /** A task with input and output, and some room. */
-  maxTaskMessageBytes: 3 * MiB,
+  /** A task whose input and output are lists of fractions, which MessagePack makes twice as long as JSON. */
+  maxTaskMessageBytes: 5 * MiB,
 
   // Queries
   maxQueryParamsBytes: 64 * KiB,

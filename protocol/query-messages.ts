@@ -5,7 +5,6 @@
  */
 
 import * as z from 'zod/mini';
-import type { Json } from './json.ts';
 import { jsonField, jsonOfDepth } from './json.ts';
 import { limits } from './limits.ts';
 
