@@ -28,7 +28,7 @@ describe('JSON from outside', () => {
     ];
     for (const value of others)
       for (const place of [value, [value], { a: value }])
-        assert.throws(() => check(field, place), { code: 'bad_message' }, String(typeof value));
+        assert.throws(() => check(field, place), { code: 'bad_message' }, typeof value);
   });
 
   it('has no half of a character and no key that objects have of themselves', () => {
@@ -51,7 +51,7 @@ describe('JSON from outside', () => {
     const circle: unknown[] = [];
     circle.push(circle);
     let deep: unknown = 1;
-    for (let level = 0; level < 1_000_000; level++) deep = [deep];
+    for (let level = 0; level < 100_000; level++) deep = [deep];
     for (const value of [circle, deep]) assert.throws(() => check(field, value), { code: 'bad_message' });
   });
 

@@ -159,8 +159,8 @@ describe('the kept vectors', () => {
     const file = kept('stream-messages', fresh);
     assert.deepEqual(file, fresh);
     for (const [name, messages] of samples)
-      for (const [i, { message, read }] of messages.entries())
-        assert.deepEqual(read(fromHex(file[name]?.[i] ?? '')), message);
+      for (const [i, sample] of messages.entries())
+        assert.deepEqual(sample.read(fromHex(file[name]?.[i] ?? '')), sample.message);
   });
 
   it('of frames are written and read, byte for byte', () => {
