@@ -152,7 +152,10 @@ describe(`bytes from outside (seed ${seed})`, () => {
     assert.ok(schemas.length >= 20, `only ${schemas.length} schemas are exported`);
     const objects = [
       ...[...encodings.client, ...encodings.server].map(({ message }) => message),
-      ...[...sampleTaskRequests, ...sampleTaskAnswers, ...sampleQueryRequests, ...sampleQueryParts],
+      ...sampleTaskRequests,
+      ...sampleTaskAnswers,
+      ...sampleQueryRequests,
+      ...sampleQueryParts,
     ];
     const value = fc.anything({ withBigInt: false, withDate: true, withMap: true, withTypedArray: true });
     for (const schema of schemas) {
