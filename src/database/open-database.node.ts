@@ -3,7 +3,7 @@
  * together. A database that is damaged or too new is left exactly as it is.
  */
 
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
 import { DEFAULT_MIGRATION_TABLE, Migrator } from 'kysely/migration';

@@ -3,7 +3,7 @@
  * meanwhile fails, and the next request finds a new connection.
  */
 
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { PostgresDialect, PostgresDriver } from 'kysely';
 import { Pool, types } from 'pg';
 import { SerialDriver, databaseError } from './serial-driver.node.ts';

@@ -11,7 +11,7 @@ import type {
   QueryResult,
 } from 'kysely';
 import { CompiledQuery as Query } from 'kysely';
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 
 export class SerialDriver implements Driver {
   readonly #inner: Driver;

@@ -40,8 +40,8 @@ export interface SearchOptions {
   readonly vector?: { readonly fingerprint: string; readonly values: Float32Array };
 }
 
-/** A thread takes 20 to 40 MB. */
-const idleMs = 60_000;
+/** A thread takes some 30 MB, and half a second to start. */
+const idleMs = 5 * 60_000;
 const defaultSearchTimeoutMs = 10_000;
 export const maxSearchRows = 100;
 /** More is no question but a document. */
@@ -70,6 +70,11 @@ export class KnowledgeBase {
     // Also begins to watch what is to be watched.
     if (existsSync(path)) await base.stats();
     return base;
+  }
+
+  /** Is there a thread? */
+  get isAwake(): boolean {
+    return this.#thread?.isOver === false;
   }
 
   /**

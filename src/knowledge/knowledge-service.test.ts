@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { renameSync, symlinkSync, utimesSync } from 'node:fs';
+import { lstatSync, renameSync, symlinkSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { MeshError } from '@cocoon-mesh/protocol/errors.ts';
@@ -8,6 +8,8 @@ import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { watchTimes } from './folder-watch.node.ts';
 import type { AddRequest, ServiceParts } from './knowledge-service.node.ts';
 import { KnowledgeService } from './knowledge-service.node.ts';
+import { KnowledgeStore } from './knowledge-store.node.ts';
+import { stampOf } from './read-text.node.ts';
 import { TextTree } from './text-tree.contract.ts';
 
 const quiet = { signal: new AbortController().signal, onProgress: () => undefined };
@@ -103,7 +105,13 @@ describe('the index', () => {
     base.clock.step(-3600_000);
     await base.add(tree.root);
     assert.equal((await base.add(tree.root)).unchanged, 1);
-    tree.write('a.md', 'bravo\n');
+    const path = tree.write('a.md', 'bravo\n');
+    const store = await KnowledgeStore.open(tree.database, null);
+    const known = await store.file(path);
+    assert.ok(known);
+    // As if both had been written at the same moment.
+    await store.touchFile(known.id, stampOf(lstatSync(path, { bigint: true })), known.settled === 1);
+    await store.close();
     assert.equal((await base.add(tree.root)).changed, 1);
   });
 
