@@ -6,7 +6,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Device, Mesh, ProvenPeer, StreamHandler } from '@cocoon-mesh/mesh';
+import type { Device, Mesh, ProvenPeer } from '@cocoon-mesh/mesh';
 import type { Rights } from '@cocoon-mesh/protocol';
 import { MeshError, ResetCode, allows, memberRights, neededRight, systemClock } from '@cocoon-mesh/protocol';
 import type { DeviceSettings } from './config.ts';
@@ -22,6 +22,8 @@ import type { Services } from './services.ts';
 
 const gatewayToken = 'test-token-of-the-gateway-that-is-long-enough';
 const owner = `own_${'m'.repeat(43)}`;
+
+type StreamHandler = Parameters<Mesh['handle']>[1];
 
 interface Party {
   readonly device: Device;
