@@ -3,7 +3,8 @@
  * one task never both win, in this process or in another.
  */
 
-import { openDatabase } from '@cocoon-mesh/database';
+import type { Slot } from '@cocoon-mesh/database';
+import { Statements, openDatabase } from '@cocoon-mesh/database';
 import type { Clock, Json, Task, TaskFilter, TaskRow, TaskStats, TaskStatus } from '@cocoon-mesh/protocol';
 import {
   MeshError,
@@ -16,7 +17,7 @@ import {
   taskJsonField,
   taskStatuses,
 } from '@cocoon-mesh/protocol';
-import type { Kysely, Updateable } from 'kysely';
+import type { Kysely } from 'kysely';
 import { sql } from 'kysely';
 import { parseSearch } from './search-words.ts';
 import { TaskIds } from './task-id.ts';
@@ -26,7 +27,7 @@ import type { StoredTask } from './task-row.node.ts';
 import { rowColumns, taskColumns, toTask, toTaskRow } from './task-row.node.ts';
 import type { TaskSearch } from './task-search.node.ts';
 import { taskSearch } from './task-search.node.ts';
-import type { TaskTable, TaskTables } from './task-tables.node.ts';
+import type { TaskTables } from './task-tables.node.ts';
 import { taskMigrations, taskSchemaMajor } from './task-tables.node.ts';
 
 export interface TaskStoreOptions {
@@ -103,6 +104,7 @@ export async function openTaskStore(options: TaskStoreOptions): Promise<TaskStor
 /** Every method throws storage_full or storage_failed when the database cannot be used, and works again when it can. */
 export class TaskStore implements AsyncDisposable {
   readonly #db: Kysely<TaskTables>;
+  readonly #statements: Statements<TaskTables>;
   readonly #search: TaskSearch;
   readonly #clock: Clock;
   readonly #ids: TaskIds;
@@ -114,6 +116,7 @@ export class TaskStore implements AsyncDisposable {
     { clock, onChange }: Pick<TaskStoreOptions, 'clock' | 'onChange'>,
   ) {
     this.#db = db;
+    this.#statements = new Statements(db);
     this.#search = search;
     this.#clock = clock;
     this.#ids = new TaskIds(clock);
@@ -146,10 +149,15 @@ export class TaskStore implements AsyncDisposable {
       finished_at: null,
       version: 1,
     };
-    await this.#db
-      .insertInto('task')
-      .values({ ...row, ...this.#search.fields(row) })
-      .execute();
+    await this.#statements.run(
+      'create',
+      (db, slot) =>
+        db
+          .insertInto('task')
+          .values({ ...slots(taskColumns, slot), ...this.#search.fields(slot) })
+          .compile(),
+      { ...row, ...this.#search.values(row) },
+    );
     return this.#tell(row);
   }
 
@@ -166,28 +174,33 @@ export class TaskStore implements AsyncDisposable {
     const { order = 'created', ...wanted } = checked('bad_filter', 'The filter', taskFilterSchema, filter);
     const limit = pageSize(page.limit, limits.maxQueryRows);
     const column = order === 'created' ? 'created_at' : 'updated_at';
-    let query = this.#db.selectFrom('task').select(rowColumns);
-    if (wanted.status)
-      query =
-        wanted.status.length === 1
-          ? query.where('status', '=', wanted.status[0] ?? 'pending')
-          : query.where('status', 'in', wanted.status);
-    // Labels have no quotes in them, so that a quoted one is never part of another.
-    for (const label of wanted.labels ?? [])
-      query = query.where(this.#search.holds('labels', JSON.stringify(label)));
-    if (wanted.created_after !== undefined)
-      query = query.where('created_at', '>=', Date.parse(wanted.created_after));
-    if (wanted.created_before !== undefined)
-      query = query.where('created_at', '<', Date.parse(wanted.created_before));
-    if (page.after !== null) {
-      const { ms, id } = readListPosition(order, page.after);
-      query = query.where(sql<boolean>`(${sql.ref(column)}, id) < (${ms}, ${id})`);
-    }
-    const found = await query
-      .orderBy(column, 'desc')
-      .orderBy('id', 'desc')
-      .limit(limit + 1)
-      .execute();
+    const { status = [], labels = [], created_after: from, created_before: to } = wanted;
+    const after = page.after === null ? null : readListPosition(order, page.after);
+    const build = (db: Kysely<TaskTables>, slot: Slot) => {
+      let query = db.selectFrom('task').select(rowColumns);
+      if (status.length === 1) query = query.where('status', '=', slot<TaskStatus>('status0'));
+      else if (status.length > 1)
+        query = query.where('status', 'in', status.map((_, n) => slot<TaskStatus>(`status${n}`)));
+      // Labels have no quotes in them, so that a quoted one is never part of another.
+      for (const n of labels.keys()) query = query.where(this.#search.holds('labels', slot(`label${n}`)));
+      if (from !== undefined) query = query.where('created_at', '>=', slot<number>('from'));
+      if (to !== undefined) query = query.where('created_at', '<', slot<number>('to'));
+      if (after) query = query.where(sql<boolean>`(${sql.ref(column)}, id) < (${slot('ms')}, ${slot('id')})`);
+      return query.orderBy(column, 'desc').orderBy('id', 'desc').limit(slot<number>('limit')).compile();
+    };
+    const found = await this.#statements.run(
+      ['list', order, status.length, labels.length, from === undefined, to === undefined, after === null].join(' '),
+      build,
+      {
+        ...Object.fromEntries(status.map((each, n) => [`status${n}`, each])),
+        ...Object.fromEntries(labels.map((each, n) => [`label${n}`, JSON.stringify(each)])),
+        from: Date.parse(from ?? ''),
+        to: Date.parse(to ?? ''),
+        ms: after?.ms,
+        id: after?.id,
+        limit: limit + 1,
+      },
+    );
     const rows = found.slice(0, limit).map((row) => {
       const at = { ms: row[column], id: row.id };
       return { row: toTaskRow(row), key: [at.ms, at.id] as const, at: listPosition(order, at) };
@@ -214,7 +227,7 @@ export class TaskStore implements AsyncDisposable {
       if ('status' in wanted || output !== undefined) assertStatusChange(row.status, status);
       const sameTexts = title === row.title && description === row.description;
       return {
-        ...(sameTexts ? {} : { title, description, ...this.#search.fields({ ...row, title, description }) }),
+        ...(sameTexts ? {} : { title, description }),
         ...this.#atStatus(row, status),
         ...(output === undefined ? {} : { output: JSON.stringify(output) }),
         ...(labels === undefined ? {} : { labels: JSON.stringify([...new Set(labels)]) }),
@@ -263,7 +276,7 @@ export class TaskStore implements AsyncDisposable {
     const query = parseSearch(text);
     const limit = pageSize(page.limit, maxFound);
     const offset = page.after === null ? 0 : readSearchPosition(page.after);
-    const found = await this.#search.find(this.#db, query, limit + 1, offset);
+    const found = await this.#search.find(this.#statements, query, limit + 1, offset);
     const rows = found.slice(0, limit).map(({ rank, snippet, ...row }, i) => ({
       row: toTaskRow(row),
       rank,
@@ -279,13 +292,23 @@ export class TaskStore implements AsyncDisposable {
    */
   async claimForRun(id: string): Promise<Task> {
     const now = this.#clock.now();
-    const row = await this.#db
-      .updateTable('task')
-      .set({ status: 'running', started_at: now, updated_at: now, version: sql`version + 1` })
-      .where('id', '=', checkedId(id))
-      .where('status', '=', 'pending')
-      .returning(taskColumns)
-      .executeTakeFirst();
+    const [row] = await this.#statements.run(
+      'claim',
+      (db, slot) =>
+        db
+          .updateTable('task')
+          .set({
+            status: 'running',
+            started_at: slot<number>('now'),
+            updated_at: slot<number>('now'),
+            version: sql`version + 1`,
+          })
+          .where('id', '=', slot<string>('id'))
+          .where('status', '=', 'pending')
+          .returning(taskColumns)
+          .compile(),
+      { id: checkedId(id), now },
+    );
     if (row) return this.#tell(row);
     throw statusChangeError((await this.#row(id)).status, 'running');
   }
@@ -305,6 +328,16 @@ export class TaskStore implements AsyncDisposable {
         output,
       };
     });
+  }
+
+  /** By the table. */
+  async running(): Promise<Task[]> {
+    const rows = await this.#db
+      .selectFrom('task')
+      .select(taskColumns)
+      .where('status', '=', 'running')
+      .execute();
+    return rows.map(toTask);
   }
 
   /** At the start: what is running by the table was cut off, and is never run again by itself. Their ids. */
@@ -336,11 +369,11 @@ export class TaskStore implements AsyncDisposable {
   }
 
   async #row(id: string): Promise<StoredTask> {
-    const row = await this.#db
-      .selectFrom('task')
-      .select(taskColumns)
-      .where('id', '=', checkedId(id))
-      .executeTakeFirst();
+    const [row] = await this.#statements.run(
+      'get',
+      (db, slot) => db.selectFrom('task').select(taskColumns).where('id', '=', slot<string>('id')).compile(),
+      { id: checkedId(id) },
+    );
     if (!row) throw new MeshError('task_not_found');
     return row;
   }
@@ -349,26 +382,35 @@ export class TaskStore implements AsyncDisposable {
   async #change(
     id: string,
     version: number | undefined,
-    decide: (row: StoredTask) => Updateable<TaskTable>,
+    decide: (row: StoredTask) => Partial<StoredTask>,
   ): Promise<Task> {
     for (let turn = 1; turn <= maxTurns; turn++) {
       const row = await this.#row(id);
       if (version !== undefined && version !== row.version) throw new MeshError('task_conflict');
-      const { search, ...changes } = decide(row);
+      const changes = decide(row);
       if (Object.keys(changes).length === 0) return toTask(row);
       const changed = { ...changes, updated_at: this.#clock.now(), version: row.version + 1 };
-      const { numUpdatedRows } = await this.#db
-        .updateTable('task')
-        .set({ ...changed, ...(search === undefined ? {} : { search }) })
-        .where('id', '=', id)
-        .where('version', '=', row.version)
-        .executeTakeFirst();
-      if (numUpdatedRows === 1n) return this.#tell({ ...row, ...changed } as StoredTask);
+      const next: StoredTask = { ...row, ...changed };
+      const retold = 'title' in changed;
+      const columns = Object.keys(changed) as (keyof StoredTask)[];
+      const written = await this.#statements.run(
+        `update ${columns.join(' ')}`,
+        (db, slot) =>
+          db
+            .updateTable('task')
+            .set({ ...slots(columns, slot), ...(retold ? this.#search.fields(slot) : {}) })
+            .where('id', '=', slot<string>('id'))
+            .where('version', '=', slot<number>('from'))
+            .returning('version')
+            .compile(),
+        { ...changed, id, from: row.version, ...(retold ? this.#search.values(next) : {}) },
+      );
+      if (written.length === 1) return this.#tell(next);
     }
     throw new MeshError('task_conflict');
   }
 
-  #atStatus(row: StoredTask, status: TaskStatus): Updateable<TaskTable> {
+  #atStatus(row: StoredTask, status: TaskStatus): Partial<StoredTask> {
     if (status === row.status) return {};
     const now = this.#clock.now();
     return {
@@ -383,6 +425,11 @@ export class TaskStore implements AsyncDisposable {
     this.#onChange({ id: row.id, task });
     return task;
   }
+}
+
+/** A place for the value of each. */
+function slots(columns: readonly (keyof StoredTask)[], slot: Slot) {
+  return Object.fromEntries(columns.map((name) => [name, slot(name)])) as Record<keyof StoredTask, never>;
 }
 
 /** @throws MeshError bad_task */
