@@ -119,7 +119,7 @@ async function turn(ms = 0): Promise<void> {
 
 /** Waits for files and promises, while time stands still. */
 async function until(holds: () => boolean): Promise<void> {
-  const end = performance.now() + 10_000;
+  const end = performance.now() + 30_000;
   while (!holds()) {
     if (performance.now() > end) assert.fail(`never: ${holds.toString()}`);
     await turn();
