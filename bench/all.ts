@@ -9,6 +9,7 @@ const programs: readonly (readonly string[])[] = [
   ['connect.ts'],
   ['daemon.ts'],
   ['signaling.ts'],
+  ['query.ts'],
 ];
 
 for (const [program = '', ...args] of programs) {

@@ -39,7 +39,7 @@ export const queryRequestSchema = z.object({
   after: z.nullable(position),
   /** How long the asker waits, milliseconds. */
   timeout_ms: z.int().check(z.positive(), z.lte(limits.maxQueryTimeoutMs)),
-  /** What the asker holds of this answer; rows that do not fit are `more`. */
+  /** What the asker holds of this answer, as JSON; rows that do not fit are `more`. */
   max_bytes: z.int().check(z.positive(), z.lte(limits.maxQueryAnswerBytes)),
 });
 export type QueryRequest = z.infer<typeof queryRequestSchema>;

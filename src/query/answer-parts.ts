@@ -1,10 +1,10 @@
 /**
- * A device's answer as parts: rows of an answerer, checked, gathered into messages of a good size, cut at what was
- * asked for, ended at the deadline. It never throws: what goes wrong is the last part.
+ * A device's answer as parts: rows of an answerer, gathered into messages of a good size, cut at what was
+ * asked for, ended at the deadline. It never throws: what goes wrong is the last part. Sizes are of rows as JSON.
  */
 
 import type { Clock, QueryPart, QueryRequest, QueryRow } from '@cocoon-mesh/protocol';
-import { MeshError, deadline, encode, limits, queryRowSchema, toMeshError } from '@cocoon-mesh/protocol';
+import { MeshError, deadline, jsonBytes, limits, toMeshError } from '@cocoon-mesh/protocol';
 
 /**
  * Rows behind `request.after`, in the order of their keys, one by one or in batches, for as long as there are any:
@@ -151,14 +151,14 @@ class Gathered {
     return this.#rows.length > 0;
   }
 
-  /** True: a part should go. @throws MeshError bad_message | message_too_large */
+  /** True: a part should go. @throws MeshError message_too_large */
   add(row: QueryRow): boolean {
     if (this.#more) return false;
     if (this.#count === this.#request.limit) {
       this.#more = true;
       return false;
     }
-    const { length } = encode(queryRowSchema, row);
+    const length = jsonBytes(row);
     if (length > limits.maxQueryRowBytes) throw tooLarge(length, limits.maxQueryRowBytes);
     if (this.#allBytes + length > this.#request.max_bytes) {
       if (this.#count === 0) throw tooLarge(length, this.#request.max_bytes);

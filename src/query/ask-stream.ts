@@ -13,7 +13,8 @@ import {
   streamProtocols,
 } from '@cocoon-mesh/protocol';
 
-/** JSON of the largest params grows to this as MessagePack, at worst: a number of three characters takes nine bytes. */
+/** What JSON grows to as MessagePack, at worst: `0.5,` takes nine bytes. */
+const packedPerJson = 9 / 4;
 export const maxQueryRequestBytes = 4 * limits.maxQueryParamsBytes;
 /** What stands around rows, in all. */
 const maxEnvelopeBytes = 64 * 1024;
@@ -41,7 +42,7 @@ export async function* askStream(
     signal.throwIfAborted();
     await writeMessage(stream, queryRequestSchema, request, maxQueryRequestBytes);
     stream.end();
-    const all = request.max_bytes + maxEnvelopeBytes;
+    const all = request.max_bytes * packedPerJson + maxEnvelopeBytes;
     for await (const part of readMessages(stream, queryPartSchema, { each: limits.maxQueryPartBytes, all })) {
       whole = part.kind === 'error' || part.is_final;
       yield part;

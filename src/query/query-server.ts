@@ -10,6 +10,7 @@ import {
   MeshError,
   ResetCode,
   allows,
+  check,
   decode,
   limits,
   queryCapability,
@@ -61,8 +62,13 @@ export class QueryServer {
   /** This device's own answer, without a stream and without asking for rights. */
   async *ask(request: QueryRequest, signal: AbortSignal): AsyncGenerator<QueryPart, void, undefined> {
     const answerer = this.#answerers.get(request.type);
-    if (answerer) yield* startAnswer(answerer, request, this.#options.clock, signal).parts;
-    else yield errorPart(noAnswerer(request.type));
+    if (!answerer) return yield errorPart(noAnswerer(request.type));
+    try {
+      for await (const part of startAnswer(answerer, request, this.#options.clock, signal).parts)
+        yield check(queryPartSchema, part);
+    } catch (thrown) {
+      yield errorPart(thrown);
+    }
   }
 
   /** Queries under way end. Idempotent. */
@@ -120,8 +126,7 @@ export class QueryServer {
     const limit = clock.after(request.timeout_ms + lingerMs, () => stream.reset(ResetCode.timeout));
     const { parts, over } = startAnswer(answerer, request, clock, stream.signal);
     try {
-      for await (const part of parts)
-        await writeMessage(stream, queryPartSchema, part, limits.maxQueryPartBytes);
+      await sendParts(stream, parts);
       stream.signal.throwIfAborted();
       stream.end();
       await stream.closed;
@@ -138,6 +143,18 @@ export class QueryServer {
     const answerer = this.#answerers.get(type);
     if (!answerer) throw noAnswerer(type);
     return answerer;
+  }
+}
+
+/** @throws MeshError as `Stream.write` */
+async function sendParts(stream: Stream, parts: AsyncIterable<QueryPart>): Promise<void> {
+  const send = (part: QueryPart) => writeMessage(stream, queryPartSchema, part, limits.maxQueryPartBytes);
+  try {
+    for await (const part of parts) await send(part);
+  } catch (thrown) {
+    // Its answerer made rows that are none.
+    if (toMeshError(thrown).code !== 'bad_message') throw thrown;
+    await send(errorPart(thrown));
   }
 }
 
