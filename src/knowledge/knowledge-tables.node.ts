@@ -58,7 +58,7 @@ async function createKnowledge(db: Kysely<unknown>): Promise<void> {
       space_id integer not null references space on delete cascade, value blob not null,
       primary key (chunk_id, space_id))`,
     sql`create virtual table chunk_text using fts5 (title, heading, text, content = 'chunk', content_rowid = 'id',
-      prefix = '2 3', tokenize = 'unicode61 remove_diacritics 2')`,
+      tokenize = 'unicode61 remove_diacritics 2')`,
     // What a title and a heading say counts more than the text below them.
     sql`insert into chunk_text (chunk_text, rank) values ('rank', 'bm25(3.0, 2.0, 1.0)')`,
     sql`create trigger chunk_added after insert on chunk begin

@@ -8,5 +8,7 @@ export function packVector(vector: Float32Array): Uint8Array {
 
 export function unpackVector(bytes: Uint8Array): Float32Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Float32Array.from({ length: bytes.byteLength >> 2 }, (_, i) => view.getFloat32(i * 4, true));
+  const vector = new Float32Array(bytes.byteLength >> 2);
+  for (let i = 0; i < vector.length; i++) vector[i] = view.getFloat32(i * 4, true);
+  return vector;
 }
