@@ -10,7 +10,13 @@ import { DEFAULT_MIGRATION_TABLE, Migrator } from 'kysely/migration';
 import type { PostgresUse } from './postgres-database.node.ts';
 import { readSchemaVersion } from './schema-version.node.ts';
 import { databaseError } from './serial-driver.node.ts';
-import { SerialSqliteDialect, openSqliteFile, prepareForWriting } from './sqlite-database.node.ts';
+import {
+  SerialSqliteDialect,
+  directSqlite,
+  openSqliteFile,
+  prepareForWriting,
+} from './sqlite-database.node.ts';
+import { registerDirect } from './statements.node.ts';
 
 export interface DatabaseUse {
   /** `sqlite:PATH`, `sqlite::memory:` or `postgres://…` */
@@ -48,6 +54,7 @@ async function openSqlite<Tables>(path: string, use: DatabaseUse): Promise<Kysel
     // Only now is the file known to be ours to change.
     prepareForWriting(database);
     if (found === 'older') await migrate(db, use);
+    registerDirect(db, directSqlite(database));
     return db;
   } catch (thrown) {
     await db.destroy();

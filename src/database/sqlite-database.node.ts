@@ -61,6 +61,19 @@ function switchToWal(database: Sqlite.Database): void {
   }
 }
 
+/** Runs one statement on the only connection there is. */
+export type DirectSqlite = (text: string, parameters: readonly unknown[]) => readonly unknown[];
+
+export function directSqlite(database: Sqlite.Database): DirectSqlite {
+  const prepared = new PreparedOnce(database);
+  return (text, parameters) => {
+    const statement = prepared.prepare(text);
+    if (statement.reader) return statement.all(parameters);
+    statement.run(parameters);
+    return [];
+  };
+}
+
 export class SerialSqliteDialect extends SqliteDialect {
   readonly #database: Sqlite.Database;
 

@@ -1,6 +1,7 @@
 /** Full text search over tasks: FTS5 on SQLite, tsvector on PostgreSQL. Words reach both as parameters only. */
 
-import type { Kysely, RawBuilder } from 'kysely';
+import type { Slot, Statements } from '@cocoon-mesh/database';
+import type { CompiledQuery, Kysely, RawBuilder } from 'kysely';
 import { sql } from 'kysely';
 import type { SearchQuery, SearchTerm } from './search-words.ts';
 import { foldedWords } from './search-words.ts';
@@ -22,11 +23,17 @@ interface Texts {
 
 export interface TaskSearch {
   /** The text of the column has this part, as it is written. */
-  holds(column: 'labels', part: string): RawBuilder<boolean>;
-  /** What a row gets besides its texts, so that it is found. */
-  fields(texts: Texts): { readonly search?: RawBuilder<unknown> };
+  holds(column: 'labels', part: RawBuilder<unknown>): RawBuilder<boolean>;
+  /** What a row gets besides its texts, so that it is found, from the values of `values`. */
+  fields(slot: Slot): { readonly search?: RawBuilder<unknown> };
+  values(texts: Texts): Readonly<Record<string, string>>;
   /** Best first; equally good ones newest first. */
-  find(db: Kysely<TaskTables>, query: SearchQuery, limit: number, offset: number): Promise<FoundRow[]>;
+  find(
+    statements: Statements<TaskTables>,
+    query: SearchQuery,
+    limit: number,
+    offset: number,
+  ): Promise<FoundRow[]>;
 }
 
 const snippetWords = 24;
@@ -37,20 +44,22 @@ const sqliteSearch: TaskSearch = {
   holds: (column, part) => sql<boolean>`instr(${sql.ref(column)}, ${part}) > 0`,
   // Triggers keep its index.
   fields: () => ({}),
-  async find(db, query, limit, offset) {
-    const match = matchText(query);
-    // The snippets of those that are shown only.
-    const { rows } = await sql<FoundRow>`
-      select ${columns}, -hit.rank as rank,
-        (select snippet(task_text, -1, '', '', '…', ${sql.lit(snippetWords)}) from task_text
-          where task_text match ${match} and rowid = hit.number) as snippet
-      from (select rowid as number, rank from task_text where task_text match ${match}
-        order by rank, rowid desc limit ${limit} offset ${offset}) as hit
-      join task on task.number = hit.number
-      order by hit.rank, hit.number desc`.execute(db);
-    return rows;
-  },
+  values: () => ({}),
+  find: (statements, query, limit, offset) =>
+    statements.run<FoundRow>('search', findOnSqlite, { match: matchText(query), limit, offset }),
 };
+
+function findOnSqlite(db: Kysely<TaskTables>, slot: Slot): CompiledQuery<FoundRow> {
+  // The snippets of those that are shown only.
+  return sql<FoundRow>`
+    select ${columns}, -hit.rank as rank,
+      (select snippet(task_text, -1, '', '', '…', ${sql.lit(snippetWords)}) from task_text
+        where task_text match ${slot('match')} and rowid = hit.number) as snippet
+    from (select rowid as number, rank from task_text where task_text match ${slot('match')}
+      order by rank, rowid desc limit ${slot('limit')} offset ${slot('offset')}) as hit
+    join task on task.number = hit.number
+    order by hit.rank, hit.number desc`.compile(db);
+}
 
 /** Every word is a quoted string of FTS5, in which nothing has a meaning; words have no quotes in them. */
 function matchText(query: SearchQuery): string {
@@ -67,25 +76,32 @@ function matchText(query: SearchQuery): string {
 const postgresSearch: TaskSearch = {
   holds: (column, part) => sql<boolean>`strpos(${sql.ref(column)}, ${part}) > 0`,
   // PostgreSQL's own idea of words differs (`src/tasks` is one), so it gets ours.
-  fields: ({ title, description, command }) => ({
-    search: sql`setweight(to_tsvector('simple', ${foldedWords(title)}), 'A')
-      || setweight(to_tsvector('simple', ${foldedWords(description)}), 'C')
-      || setweight(to_tsvector('simple', ${foldedWords(command ?? '')}), 'B')`,
+  fields: (slot) => ({
+    search: sql`setweight(to_tsvector('simple', ${slot('title_words')}), 'A')
+      || setweight(to_tsvector('simple', ${slot('description_words')}), 'C')
+      || setweight(to_tsvector('simple', ${slot('command_words')}), 'B')`,
   }),
-  async find(db, query, limit, offset) {
-    const options = `StartSel="", StopSel="", MaxWords=${snippetWords}, MinWords=8, MaxFragments=1`;
-    const { rows } = await sql<FoundRow>`
-      select ${columns}, task.rank,
-        ts_headline('simple', concat_ws(' ', task.title, task.description, task.command), task.query,
-          ${options}) as snippet
-      from (select task.*, wanted.query, ts_rank_cd(search, wanted.query) as rank
-        from task, websearch_to_tsquery('simple', ${websearchText(query)}) as wanted (query)
-        where search @@ wanted.query
-        order by rank desc, created_at desc, id desc limit ${limit} offset ${offset}) as task
-      order by task.rank desc, task.created_at desc, task.id desc`.execute(db);
-    return rows;
-  },
+  values: ({ title, description, command }) => ({
+    title_words: foldedWords(title),
+    description_words: foldedWords(description),
+    command_words: foldedWords(command ?? ''),
+  }),
+  find: (statements, query, limit, offset) =>
+    statements.run<FoundRow>('search', findOnPostgres, { text: websearchText(query), limit, offset }),
 };
+
+function findOnPostgres(db: Kysely<TaskTables>, slot: Slot): CompiledQuery<FoundRow> {
+  const options = `StartSel="", StopSel="", MaxWords=${snippetWords}, MinWords=8, MaxFragments=1`;
+  return sql<FoundRow>`
+    select ${columns}, task.rank,
+      ts_headline('simple', concat_ws(' ', task.title, task.description, task.command), task.query,
+        ${options}) as snippet
+    from (select task.*, wanted.query, ts_rank_cd(search, wanted.query) as rank
+      from task, websearch_to_tsquery('simple', ${slot('text')}) as wanted (query)
+      where search @@ wanted.query
+      order by rank desc, created_at desc, id desc limit ${slot('limit')} offset ${slot('offset')}) as task
+    order by task.rank desc, task.created_at desc, task.id desc`.compile(db);
+}
 
 /** In PostgreSQL's form of what was typed, in which quoted words have no meaning either. */
 function websearchText(query: SearchQuery): string {

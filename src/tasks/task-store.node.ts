@@ -180,7 +180,11 @@ export class TaskStore implements AsyncDisposable {
       let query = db.selectFrom('task').select(rowColumns);
       if (status.length === 1) query = query.where('status', '=', slot<TaskStatus>('status0'));
       else if (status.length > 1)
-        query = query.where('status', 'in', status.map((_, n) => slot<TaskStatus>(`status${n}`)));
+        query = query.where(
+          'status',
+          'in',
+          status.map((_, n) => slot<TaskStatus>(`status${n}`)),
+        );
       // Labels have no quotes in them, so that a quoted one is never part of another.
       for (const n of labels.keys()) query = query.where(this.#search.holds('labels', slot(`label${n}`)));
       if (from !== undefined) query = query.where('created_at', '>=', slot<number>('from'));
@@ -189,7 +193,15 @@ export class TaskStore implements AsyncDisposable {
       return query.orderBy(column, 'desc').orderBy('id', 'desc').limit(slot<number>('limit')).compile();
     };
     const found = await this.#statements.run(
-      ['list', order, status.length, labels.length, from === undefined, to === undefined, after === null].join(' '),
+      [
+        'list',
+        order,
+        status.length,
+        labels.length,
+        from === undefined,
+        to === undefined,
+        after === null,
+      ].join(' '),
       build,
       {
         ...Object.fromEntries(status.map((each, n) => [`status${n}`, each])),
