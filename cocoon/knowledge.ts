@@ -1,6 +1,6 @@
 /** The knowledge base of this device: what its user adds to it, and what it answers to a search. */
 
-import type { AddReport, SourceRow } from '@cocoon-mesh/knowledge';
+import type { AddOptions, AddReport, SourceRow } from '@cocoon-mesh/knowledge';
 import { KnowledgeBase, maxSearchRows } from '@cocoon-mesh/knowledge';
 import type { Clock, QueryRequest } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
@@ -48,10 +48,13 @@ export class Knowledge {
   }
 
   /** @throws MeshError not_found | storage_full | storage_failed | cancelled */
-  async add(paths: readonly string[], watch: boolean, signal: AbortSignal): Promise<IndexedView> {
+  async add(
+    paths: readonly string[],
+    options: Pick<AddOptions, 'watch' | 'only' | 'signal'>,
+  ): Promise<IndexedView> {
     const base = await this.#use();
     const reports: AddReport[] = [];
-    for (const path of paths) reports.push(await base.add(path, { watch, signal }));
+    for (const path of paths) reports.push(await base.add(path, options));
     const sum = (count: (report: AddReport) => number): number =>
       reports.reduce((total, report) => total + count(report), 0);
     return {

@@ -30,6 +30,7 @@ export function describeAdd(command: Command): void {
   command
     .description('Index text and Markdown files, or read again what has changed in them.')
     .argument('<path...>')
+    .option('--only <extensions>', 'only files with these, such as md,txt (default: every text)')
     .option('--watch', 'also whenever they change, as long as the device runs');
 }
 
@@ -44,10 +45,10 @@ export function describeSearch(command: Command): void {
 
 export async function kbAdd(
   { home, output }: CommandContext,
-  flags: { readonly watch?: boolean },
+  flags: { readonly watch?: boolean; readonly only?: string },
   paths: readonly string[],
 ): Promise<void> {
-  const ask = { paths: paths.map((path) => resolve(path)), watch: flags.watch === true };
+  const ask = { paths: paths.map((path) => resolve(path)), watch: flags.watch === true, only: extensions(flags.only) };
   const answer = await new ControlClient(home).ask<IndexedView>('POST', '/kb', ask);
   output.say(answer, indexedText(answer));
   if (!output.json)
@@ -91,6 +92,11 @@ export async function kbRemove(
   const ask = { paths: paths.map((path) => resolve(path)) };
   const answer = await new ControlClient(home).ask<{ sources: string[] }>('POST', '/kb/remove', ask);
   output.say(answer, `Forgotten: ${answer.sources.join(', ')}`);
+}
+
+/** Null: every text. */
+function extensions(text: string | undefined): string[] | null {
+  return text?.split(',').filter((extension) => extension !== '') ?? null;
 }
 
 function indexedText({ added, changed, unchanged, removed, skipped }: IndexedView): string {

@@ -54,8 +54,12 @@ const routes: Readonly<Record<string, Route>> = {
   'POST /open': (commands, { target }) => commands.open(target === null ? null : text(target)),
   'GET /doctor': (commands) => commands.doctor(),
   'GET /kb': (commands) => commands.knowledge.list(),
-  'POST /kb': (commands, { paths, watch }, signal) =>
-    commands.knowledge.add(texts(paths), watch === true, signal),
+  'POST /kb': (commands, { paths, watch, only }, signal) =>
+    commands.knowledge.add(texts(paths), {
+      watch: watch === true,
+      signal,
+      ...(only === null ? {} : { only: texts(only) }),
+    }),
   'POST /kb/remove': (commands, { paths }) => commands.knowledge.remove(texts(paths)),
 };
 

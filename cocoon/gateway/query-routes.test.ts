@@ -143,7 +143,7 @@ describe('a query', () => {
       join(folder, 'a.md'),
       '# Restore\n\nThe zebra backup is restored with the blue button.\n',
     );
-    await server.features.knowledge.add([folder], false, AbortSignal.timeout(20_000));
+    await server.features.knowledge.add([folder], {});
     const passages = await result({ query_type: 'search_knowledgebase', params: { text: 'zebra backup' } });
     assert.deepEqual(
       passages.rows.map(({ device, file }) => [device, file]),
