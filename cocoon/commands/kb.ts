@@ -48,7 +48,11 @@ export async function kbAdd(
   flags: { readonly watch?: boolean; readonly only?: string },
   paths: readonly string[],
 ): Promise<void> {
-  const ask = { paths: paths.map((path) => resolve(path)), watch: flags.watch === true, only: extensions(flags.only) };
+  const ask = {
+    paths: paths.map((path) => resolve(path)),
+    watch: flags.watch === true,
+    only: extensions(flags.only),
+  };
   const answer = await new ControlClient(home).ask<IndexedView>('POST', '/kb', ask);
   output.say(answer, indexedText(answer));
   if (!output.json)

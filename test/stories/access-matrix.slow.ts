@@ -122,11 +122,7 @@ async function cellsOf(peer: WirePeer, box: CocoonProcess, victim: string): Prom
     'proxy web': await peer.proxy(peerId, 'web'),
     'proxy hidden': await peer.proxy(peerId, 'hidden'),
     'forward db': await peer.forward(peerId, 'db'),
-    query: await peer.stream(
-      peerId,
-      streamProtocols.query,
-      encode(queryOpenSchema, { type: 'list_tasks' }),
-    ),
+    query: await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type: 'list_tasks' })),
     'capability embeddings': await capability('embeddings'),
     'capability llm.chat': await capability('llm.chat'),
     'read tasks': await tasks('read'),
