@@ -9,6 +9,7 @@ const programs: readonly (readonly string[])[] = [
   ['connect.ts'],
   ['daemon.ts'],
   ['signaling.ts'],
+  ['tasks.ts'],
   ['query.ts'],
 ];
 

@@ -62,8 +62,7 @@ export class Statements<Tables> {
     }
     const { query, slots } = statement;
     const parameters = slots.map((name, i) => (name === null ? query.parameters[i] : values[name]));
-    if (!this.#direct)
-      return (await this.#db.executeQuery<Row>({ ...query, parameters } as CompiledQuery<Row>)).rows;
+    if (!this.#direct) return (await this.#db.executeQuery<Row>({ ...query, parameters })).rows;
     try {
       return this.#direct(query.sql, parameters) as Row[];
     } catch (thrown) {
