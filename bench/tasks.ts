@@ -194,8 +194,8 @@ function ofSqlite(database: Sqlite.Database): Contender {
     `select ${ofTask(rowColumns)}, -hit.rank as rank,
       (select snippet(task_text, -1, '', '', '…', 24) from task_text where task_text match ? and rowid = hit.number)
         as snippet
-      from (select rowid as number, rank from task_text where task_text match ?
-        order by rank, rowid desc limit ? offset ?) as hit
+      from (select number, rank from (select rowid as number, rank from task_text where task_text match ?
+        order by rowid desc limit 5000) order by rank, number desc limit ? offset ?) as hit
       join task on task.number = hit.number order by hit.rank, hit.number desc`,
   );
   return {
