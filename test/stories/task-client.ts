@@ -20,7 +20,8 @@ export class TaskClient {
   async ask<T>(method: string, path: string, body?: unknown): Promise<{ status: number; body: T }> {
     const response = await fetch(`${this.#cocoon.gateway}${path}`, {
       method,
-      headers: { authorization: `Bearer ${await this.#cocoon.gatewayToken()}` },
+      // A connection that is kept may be closed by the gateway just when a slow machine uses it again.
+      headers: { authorization: `Bearer ${await this.#cocoon.gatewayToken()}`, connection: 'close' },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       signal: AbortSignal.timeout(60_000),
     });

@@ -64,7 +64,7 @@ describe('tasks of three cocoons with three kinds of stores', () => {
   test('are one list, newest first, with a status for each', async () => {
     const order = ['laptop', 'server', 'box', 'box', 'laptop', 'server'] as const;
     for (const [i, name] of order.entries()) await clients[name].add(`in order ${i}`);
-    const { tasks, devices, partial } = await clients.laptop.list();
+    const { tasks, devices, partial } = await clients.laptop.list('?timeout_ms=20000');
     assert.deepEqual(
       tasks.map(({ title, device }) => `${title} ${device}`),
       order.map((name, i) => `in order ${i} ${name}`).toReversed(),
@@ -75,9 +75,11 @@ describe('tasks of three cocoons with three kinds of stores', () => {
       'server ok 2',
     ]);
     assert.equal(partial, false);
-    const stats = await laptop.json<{ total: number }>('tasks', 'stats', '--all');
+    const stats = await laptop.json<{ total: number }>('tasks', 'stats', '--all', '--timeout', '20s');
     assert.equal(stats.total, 6);
-    const listed = await laptop.json<{ tasks: unknown[] }>('tasks', 'list', '--all', '--limit', '4');
+    const listed = await laptop.json<{ tasks: unknown[] }>(
+      ...['tasks', 'list', '--all', '--limit', '4', '--timeout', '20s'],
+    );
     assert.equal(listed.tasks.length, 4);
   });
 
@@ -142,7 +144,7 @@ describe('an answer from devices in trouble', () => {
       await sees(laptop, 'dead');
       await listedWith(laptop, 'liar', 'tasks');
       // Sessions are there before the trouble begins.
-      const well = await clients.laptop.list('?limit=1&timeout_ms=10000');
+      const well = await clients.laptop.list('?limit=1&timeout_ms=20000');
       assert.deepEqual(statuses(well.devices), ['box ok', 'dead ok', 'laptop ok', 'liar error', 'server ok']);
       await dead.stop('SIGKILL');
       await offline(laptop, 'dead');
@@ -202,7 +204,7 @@ describe('a database that is away', () => {
     await postgres.pause();
     const refused = await clients.server.ask<{ code: string }>('POST', '/tasks', { title: 'x' });
     assert.deepEqual([refused.status, refused.body.code], [500, 'storage_failed']);
-    const listed = await clients.laptop.list('?device=server,laptop&limit=1');
+    const listed = await clients.laptop.list('?device=server,laptop&limit=1&timeout_ms=20000');
     assert.deepEqual(statuses(listed.devices), ['laptop ok', 'server error']);
     assert.equal(listed.devices.find(({ name }) => name === 'server')?.error?.code, 'storage_failed');
     // Also at its start: everything else works without it.
