@@ -14,7 +14,7 @@ import { scripted } from './targets.contract.ts';
 import type { ScriptedTarget } from './targets.contract.ts';
 
 const seed = Number(process.env['COCOON_FUZZ_SEED'] ?? Math.floor(Math.random() * 0x7fff_ffff));
-const numRuns = process.env['COCOON_TEST_FULL'] === '1' ? 3000 : 100;
+const numRuns = process.env['COCOON_TEST_FULL'] === '1' ? 3000 : 30;
 
 /** A device that keeps rows by time and id, as a task store does, and pages through them by position. */
 class Device {
