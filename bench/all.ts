@@ -9,6 +9,8 @@ const programs: readonly (readonly string[])[] = [
   ['connect.ts'],
   ['daemon.ts'],
   ['signaling.ts'],
+  ['tasks.ts'],
+  ['query.ts'],
 ];
 
 for (const [program = '', ...args] of programs) {

@@ -13,6 +13,7 @@ import { deviceView, ownServiceView, rounded } from './device-view.ts';
 import type { Finding } from './doctor.ts';
 import { runForward } from './forward.ts';
 import type { Gateway } from './gateway/gateway.ts';
+import type { Knowledge } from './knowledge.ts';
 import type { OwnerCommands } from './owner-commands.ts';
 import type { Reach } from './reach.ts';
 import { parseService } from './service-spec.ts';
@@ -26,6 +27,7 @@ export interface CommandsOptions {
   readonly gateway: Gateway;
   readonly clock: Clock;
   readonly owner: OwnerCommands;
+  readonly knowledge: Knowledge;
   readonly home: string;
   readonly engine: string;
   readonly version: string;
@@ -72,6 +74,11 @@ export class Commands {
   /** In the name of the owner. */
   get owner(): OwnerCommands {
     return this.#options.owner;
+  }
+
+  /** What this device has indexed. */
+  get knowledge(): Knowledge {
+    return this.#options.knowledge;
   }
 
   status(): Status {

@@ -66,6 +66,42 @@ describe('the settings of a device', () => {
       assert.throws(() => deviceSettings({}, {}, { remote_tasks }), { code: 'bad_config' }, remote_tasks);
   });
 
+  test('say where tasks are kept, which commands they may run, and how many at once', () => {
+    const byDefault = deviceSettings({}, {}, {});
+    assert.deepEqual(
+      [byDefault.databaseUrl, byDefault.taskCommands, byDefault.taskLabels, byDefault.taskConcurrency],
+      [null, 'any', [], null],
+    );
+    const settings = deviceSettings(
+      {},
+      { COCOON_DATABASE_URL: 'postgres://user@host/tasks' },
+      {
+        database_url: 'sqlite:/x/tasks.db',
+        task_commands: ['./backup.sh', 'git *'],
+        task_labels: ['fast', 'gpu/a100'],
+        task_concurrency: '3',
+      },
+    );
+    assert.equal(settings.databaseUrl, 'postgres://user@host/tasks');
+    assert.deepEqual(settings.taskCommands, ['./backup.sh', 'git *']);
+    assert.deepEqual(settings.taskLabels, ['fast', 'gpu/a100']);
+    assert.equal(settings.taskConcurrency, 3);
+    assert.equal(deviceSettings({}, {}, { task_commands: 'none' }).taskCommands, 'none');
+    for (const file of [
+      { database_url: 'mysql://secret@host' },
+      { database_url: 'sqlite:' },
+      { task_commands: ['any', 'ls'] },
+      { task_labels: ['Not A Label'] },
+      { task_concurrency: '0' },
+    ])
+      assert.throws(() => deviceSettings({}, {}, file), { code: 'bad_config' }, JSON.stringify(file));
+    // It may hold a password.
+    assert.throws(
+      () => deviceSettings({}, { COCOON_DATABASE_URL: 'mysql://user:secret@host' }, {}),
+      (error: Error) => !error.message.includes('secret'),
+    );
+  });
+
   test('read ICE servers as URLs and as JSON with credentials', () => {
     const servers = (text: string) => deviceSettings({}, { COCOON_ICE_SERVERS: text }, {}).iceServers;
     assert.deepEqual(servers('stun:a.example:3478, turn:b.example?transport=tcp'), [

@@ -8,6 +8,8 @@ import { hostname } from 'node:os';
 import { parse } from 'smol-toml';
 import type { IceServer } from '@cocoon-mesh/mesh';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import type { CommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
+import { parseCommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseIceServers } from './ice-servers.ts';
 import { isMissing } from './key-file.ts';
 import type { ServiceSpec } from './service-spec.ts';
@@ -20,6 +22,8 @@ export type LogLevel = (typeof logLevels)[number];
 /** Those who may run tasks here only when the device's user says so. */
 const remoteTaskRunners = ['co-owner', 'guest', 'browser'] as const;
 export type RemoteTaskRunner = (typeof remoteTaskRunners)[number];
+/** As labels of tasks. */
+const taskLabelPattern = /^[a-z0-9]([a-z0-9._/-]{0,62}[a-z0-9])?$/;
 
 /** What the command line says; absent where it says nothing. */
 export interface DeviceFlags {
@@ -44,6 +48,13 @@ export interface DeviceSettings {
   readonly disabledCapabilities: readonly string[];
   /** Who of them may. */
   readonly remoteTasks: readonly RemoteTaskRunner[];
+  /** `sqlite:PATH` or `postgres://…`; null: `tasks.db` of the home. */
+  readonly databaseUrl: string | null;
+  /** What tasks may run here. */
+  readonly taskCommands: CommandPolicy;
+  readonly taskLabels: readonly string[];
+  /** Null: as many as the machine has processors. */
+  readonly taskConcurrency: number | null;
   readonly engine: string | undefined;
   readonly iceServers: readonly IceServer[];
   readonly logLevel: LogLevel;
@@ -63,6 +74,9 @@ const fileKeys = {
   remote_tasks: '',
   plugins: 'COCOON_PLUGINS',
   database_url: 'COCOON_DATABASE_URL',
+  task_commands: '',
+  task_labels: '',
+  task_concurrency: '',
   embedding_model: 'COCOON_EMBEDDING_MODEL',
   llm_provider: 'COCOON_LLM_PROVIDER',
   llm_model: 'COCOON_LLM_MODEL',
@@ -117,6 +131,10 @@ export function deviceSettings(
     gatewayPort: parsePort(text(flags.gatewayPort, 'gateway_port'), defaultGatewayPort),
     disabledCapabilities: list(flags.disableCapability, 'disable_capabilities'),
     remoteTasks: parseRunners(list(undefined, 'remote_tasks')),
+    databaseUrl: parseDatabaseUrl(text(undefined, 'database_url')),
+    taskCommands: parseCommandPolicy(file.task_commands),
+    taskLabels: parseLabels(list(undefined, 'task_labels')),
+    taskConcurrency: parseConcurrency(text(undefined, 'task_concurrency')),
     engine: text(undefined, 'webrtc_engine'),
     iceServers: parseIceServers(environment['COCOON_ICE_SERVERS'] || file.ice_servers),
     logLevel: parseLogLevel(text(undefined, 'log_level')),
@@ -174,6 +192,32 @@ function parseRunners(words: readonly string[]): RemoteTaskRunner[] {
       hint: `It is a list of ${remoteTaskRunners.join(', ')}.`,
     });
   });
+}
+
+/** @throws MeshError bad_config */
+function parseDatabaseUrl(text: string | undefined): string | null {
+  if (text === undefined) return null;
+  if (/^sqlite:./.test(text)) return text;
+  if (/^postgres(ql)?:\/\//.test(text) && URL.canParse(text)) return text;
+  // It may hold a password, so it is not repeated.
+  throw new MeshError('bad_config', 'The database of the tasks is not understood', {
+    hint: 'database_url and COCOON_DATABASE_URL are written sqlite:PATH or postgres://HOST/DATABASE.',
+  });
+}
+
+function parseLabels(words: readonly string[]): readonly string[] {
+  const wrong = words.find((word) => !taskLabelPattern.test(word));
+  if (wrong === undefined) return words;
+  throw new MeshError('bad_config', `task_labels has ${JSON.stringify(wrong)}, which is no label`, {
+    hint: 'A label has up to 64 lower-case letters, digits, dots, dashes, underscores and slashes.',
+  });
+}
+
+function parseConcurrency(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  const count = /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  if (count > 0) return count;
+  throw new MeshError('bad_config', 'task_concurrency is a number from 1 on');
 }
 
 function split(text: string | undefined): string[] | undefined {

@@ -20,6 +20,7 @@ import { ControlServer } from './control/server.ts';
 import { controlSocketPath } from './control/socket-path.ts';
 import { Descriptions } from './descriptions.ts';
 import { examine } from './doctor-daemon.ts';
+import { FeatureParts } from './feature-parts.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { openGatewayToken } from './gateway/token.ts';
 import type { Home } from './home.ts';
@@ -189,6 +190,17 @@ async function build(
     new Reach(mesh, services, clock, (peer, right) => recordDenied(audit, peer, right)),
     (opened) => opened.close(),
   );
+  const features = parts.adopt(
+    new FeatureParts({
+      mesh,
+      settings,
+      home,
+      clock,
+      log,
+      denied: (peer, right) => recordDenied(audit, peer, right),
+    }),
+    (opened) => opened.close(),
+  );
   const descriptions = new Descriptions(mesh, services, clock);
   const gateway = await Gateway.start({
     port: settings.gatewayPort,
@@ -196,6 +208,7 @@ async function build(
     mesh,
     reach,
     clock,
+    features,
     devices: () => {
       // For the next look; this one must not wait.
       void descriptions.refresh();
@@ -224,6 +237,7 @@ async function build(
     gateway,
     clock,
     owner: owner.commands,
+    knowledge: features.knowledge,
     home: home.path,
     engine: engine.name,
     version,
@@ -240,11 +254,21 @@ async function build(
         home,
         version,
         clock,
+        features,
       }),
   });
-  const control = await ControlServer.start({ path: controlSocketPath(home), commands, reach, clock });
+  const control = await ControlServer.start({
+    path: controlSocketPath(home),
+    commands,
+    reach,
+    clock,
+    features,
+  });
   parts.defer(() => control.close());
+  // What runs gets its time to end while everything else closes.
+  parts.defer(() => void features.close());
 
+  features.start();
   services.start();
   mesh.start();
   log('info', 'Started', { version, peer: mesh.peerId, engine: engine.name, signaling: signalingUrl });

@@ -3,9 +3,10 @@
 import { networkInterfaces } from 'node:os';
 import type { Engine, IceServer, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
-import { MeshError, deadline, limits } from '@cocoon-mesh/protocol';
+import { MeshError, deadline, limits, toMeshError } from '@cocoon-mesh/protocol';
 import type { Finding } from './doctor.ts';
 import { bad, checkHome, checkIpv6, ok, warn } from './doctor.ts';
+import type { FeatureParts } from './feature-parts.ts';
 import type { Home } from './home.ts';
 
 const gatherLimitMs = 5_000;
@@ -20,6 +21,7 @@ export interface DaemonState {
   readonly home: Home;
   readonly version: string;
   readonly clock: Clock;
+  readonly features: Pick<FeatureParts, 'taskTotal'>;
 }
 
 export async function examine(state: DaemonState): Promise<Finding[]> {
@@ -31,6 +33,7 @@ export async function examine(state: DaemonState): Promise<Finding[]> {
     ...clockFinding(state),
     await checkIpv6(),
     ok('gateway', state.gatewayUrl),
+    await tasksFinding(state),
     ...(await candidateFindings(state)),
     ...deviceFindings(state),
   ];
@@ -66,6 +69,19 @@ function signalingFinding({ mesh, signalingUrl }: DaemonState): Finding {
       );
     default:
       return warn('signaling', `${signalingUrl} is being connected to`, 'Ask again in a moment.');
+  }
+}
+
+async function tasksFinding({ features }: DaemonState): Promise<Finding> {
+  try {
+    const total = await features.taskTotal();
+    return ok(
+      'tasks',
+      total === null ? 'switched off' : `${total === 1 ? '1 task is' : `${total} tasks are`} kept`,
+    );
+  } catch (thrown) {
+    const { code, message, hint } = toMeshError(thrown);
+    return bad('tasks', `they cannot be kept: ${message} (${code})`, hint);
   }
 }
 

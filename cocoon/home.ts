@@ -46,6 +46,20 @@ export class Home {
     return join(this.path, 'services.json');
   }
 
+  /** Of this device, unless another database is named. */
+  get tasks(): string {
+    return join(this.path, 'tasks.db');
+  }
+
+  /** What tasks write, and where they run: a folder each. */
+  get taskFiles(): string {
+    return join(this.path, 'tasks');
+  }
+
+  get knowledge(): string {
+    return join(this.path, 'knowledge.db');
+  }
+
   get gatewayToken(): string {
     return join(this.path, 'gateway.token');
   }

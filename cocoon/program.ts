@@ -27,6 +27,7 @@ import * as up from './commands/up.ts';
 import * as version from './commands/version.ts';
 import type { Environment } from './environment.ts';
 import { withDeviceFlags } from './device-flags.ts';
+import { addFeatureCommands } from './program-features.ts';
 import { cocoonVersion } from './version.ts';
 
 export function createProgram(environment: Environment): Command {
@@ -133,6 +134,8 @@ export function createProgram(environment: Environment): Command {
     .description('Offer one no more.')
     .argument('<name>');
   action(removeCommand, environment, services.servicesRemove);
+
+  addFeatureCommands(program, environment, add);
 
   const doctorCommand = add(program, 'doctor', 'cocoon doctor').description(
     'What works, what does not, why, and what to change.',

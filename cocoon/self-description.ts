@@ -5,11 +5,16 @@ import type { DeviceSettings } from './config.ts';
 import type { Services } from './services.ts';
 
 const proxyCapability = { protocol: 'proxy.http', version: '1.0.0' } as const;
+/** What every device has, unless it was switched off. */
+const ownCapabilities = [
+  { protocol: 'tasks', version: '1.0.0' },
+  { protocol: 'knowledgebase', version: '1.0.0' },
+] as const;
 
 /** @param name may be another than the configured one, when that was taken */
 export function describeSelf(settings: DeviceSettings, name: string, services: Services): SelfDescription {
   const offered = services.list().map((service) => ({ name: service.name, type: service.type }));
-  const capabilities = offered.length === 0 ? [] : [proxyCapability];
+  const capabilities = [...(offered.length === 0 ? [] : [proxyCapability]), ...ownCapabilities];
   return {
     kind: 'cocoon',
     name,

@@ -19,7 +19,8 @@ const unpackr = new Unpackr(options);
 
 /** MessagePack of a value of the schema. @throws MeshError bad_message */
 export function encode<T>(schema: Schema<T>, value: T): Bytes {
-  return new Uint8Array(packr.pack(withoutUndefined(check(schema, value))));
+  const checked = check(schema, value);
+  return new Uint8Array(packr.pack(hasUndefined(checked) ? withoutUndefined(checked) : checked));
 }
 
 /** @throws MeshError message_too_large | bad_message | unsupported */
@@ -83,6 +84,14 @@ function withoutUndefined(value: unknown): unknown {
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value;
   const entries = Object.entries(value).filter(([, field]) => field !== undefined);
   return Object.fromEntries(entries.map(([key, field]) => [key, withoutUndefined(field)]));
+}
+
+/** Hardly ever, and looking is far cheaper than a copy. */
+function hasUndefined(value: unknown): boolean {
+  if (value === undefined) return true;
+  if (Array.isArray(value)) return value.some(hasUndefined);
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return false;
+  return Object.values(value).some(hasUndefined);
 }
 
 function assertSize(size: number, maxBytes: number): void {

@@ -117,6 +117,12 @@ export const errorCodes = {
     status: 500,
     exit: 1,
   },
+  storage_full: {
+    message: 'There is no room left for the store',
+    hint: 'Free some space; nothing that was stored is lost.',
+    status: 507,
+    exit: 1,
+  },
 
   // Outside bytes
   bad_message: {
@@ -501,6 +507,64 @@ export const errorCodes = {
     exit: 5,
     retry: true,
   },
+
+  // Tasks and queries
+  bad_task: {
+    message: 'The task is not as a task has to be',
+    hint: 'Correct the field that the message names.',
+    status: 400,
+    exit: 2,
+  },
+  task_not_found: {
+    message: 'There is no task with that id',
+    hint: 'See `cocoon tasks list`.',
+    status: 404,
+    exit: 3,
+  },
+  task_conflict: {
+    message: 'The task was changed by somebody else meanwhile',
+    hint: 'Look at the task as it is now, and decide again.',
+    status: 409,
+    exit: 1,
+  },
+  bad_status_change: {
+    message: 'A task cannot go from its status to that one',
+    hint: 'A task that has ended stays as it is; add a new one.',
+    status: 409,
+    exit: 1,
+  },
+  bad_cursor: {
+    message: 'The cursor does not belong to this query',
+    hint: 'Start again without a cursor.',
+    status: 400,
+    exit: 2,
+  },
+  bad_filter: {
+    message: 'The filter was not understood',
+    hint: 'Correct the field that the message names.',
+    status: 400,
+    exit: 2,
+  },
+  cannot_run: {
+    message: 'The task cannot run on this device',
+    hint: 'Add it on a device that has what is missing.',
+    status: 409,
+    exit: 1,
+  },
+  command_refused: {
+    message: 'The device does not run this command',
+    hint: 'Its user allows commands in its config.toml.',
+    status: 403,
+    exit: 4,
+  },
+  capability_off: {
+    message: 'The device does not offer this capability',
+    hint: 'It was started with --disable-capability, or is of an older version.',
+    status: 404,
+    exit: 3,
+  },
+
+  // All others
   timeout: {
     message: 'It took too long',
     hint: 'Try again, or allow more time.',

@@ -20,6 +20,13 @@ import { publicKeyOf } from './identity.ts';
 import { assertPlainMsgpack } from './msgpack-shape.ts';
 import { secretFromText, secretToText } from './owner.ts';
 import * as protocol from './index.ts';
+import {
+  sampleQueryParts,
+  sampleQueryRequests,
+  sampleStreamEncodings,
+  sampleTaskAnswers,
+  sampleTaskRequests,
+} from './sample-messages.ts';
 import { sampleEncodings, sampleFrames, sampleNow, sampleObjects, encodeFrame } from './sample-objects.ts';
 import { peekObject, signedTypes } from './signed-object.ts';
 
@@ -60,6 +67,7 @@ const messages = [
   ...encodings.client.map(({ msgpack }) => msgpack),
   ...encodings.server.map(({ msgpack }) => msgpack),
   encodings.hello.msgpack,
+  ...Object.values(sampleStreamEncodings()).flatMap((group) => group.map(({ msgpack }) => msgpack)),
 ];
 const texts = [...encodings.client, ...encodings.server].map(({ json }) => json);
 
@@ -142,7 +150,13 @@ const packr = new Packr({ useRecords: false });
 describe(`bytes from outside (seed ${seed})`, () => {
   it('through every schema, as MessagePack', () => {
     assert.ok(schemas.length >= 20, `only ${schemas.length} schemas are exported`);
-    const objects = [...encodings.client, ...encodings.server].map(({ message }) => message);
+    const objects = [
+      ...[...encodings.client, ...encodings.server].map(({ message }) => message),
+      ...sampleTaskRequests,
+      ...sampleTaskAnswers,
+      ...sampleQueryRequests,
+      ...sampleQueryParts,
+    ];
     const value = fc.anything({ withBigInt: false, withDate: true, withMap: true, withTypedArray: true });
     for (const schema of schemas) {
       for (const hex of regressions.msgpack) onlyMeshError(() => decode(schema, fromHex(hex), maxBytes));
@@ -163,8 +177,9 @@ describe(`bytes from outside (seed ${seed})`, () => {
   });
 
   it('that were accepted are written again and read as the same', () => {
-    const { clientMessageSchema, serverMessageSchema } = protocol;
-    for (const schema of [clientMessageSchema, serverMessageSchema] as Schema<unknown>[])
+    const { clientMessageSchema, serverMessageSchema, queryPartSchema, taskRequestSchema } = protocol;
+    const written = [clientMessageSchema, serverMessageSchema, queryPartSchema, taskRequestSchema];
+    for (const schema of written as Schema<unknown>[])
       property(damaged(messages), 600, (bytes) => {
         const value = decode(schema, bytes, maxBytes);
         assert.deepEqual(decode(schema, encode(schema, value), maxBytes), value);

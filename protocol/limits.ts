@@ -159,4 +159,43 @@ export const limits = {
   healthIntervalMs: 15_000,
   /** A service slower than this is not healthy. */
   healthTimeoutMs: 5_000,
+
+  // Tasks
+  /** A line in a list; what is longer belongs into the description. */
+  maxTaskTitleLength: 500,
+  maxTaskDescriptionLength: 64 * KiB,
+  /** A script; a larger one belongs into a file. */
+  maxTaskCommandLength: 32 * KiB,
+  /** Input and output, each. Larger data is passed as files or through a service. */
+  maxTaskJsonBytes: 1 * MiB,
+  /** Below what a message may be nested, with room for the task around it. */
+  maxTaskJsonDepth: 20,
+  /** A week; what runs for ever has no limit at all. */
+  maxTaskTimeoutMs: 7 * 24 * 3600_000,
+  /** A task whose input and output are lists of fractions, which MessagePack makes twice as long as JSON. */
+  maxTaskMessageBytes: 5 * MiB,
+
+  // Queries
+  maxQueryParamsBytes: 64 * KiB,
+  /** Of one device in one answer; more is another page. */
+  maxQueryRows: 1000,
+  /** One row; what is larger is asked for by itself. */
+  maxQueryRowBytes: 1 * MiB,
+  /** Below what a message may be nested, with room for the part around the row. */
+  maxQueryRowDepth: 20,
+  /** One message of an answer: a row of the largest kind always fits. */
+  maxQueryPartBytes: 4 * MiB,
+  /** What an asker holds of one device's answer: a thousand rows of a large list. */
+  maxQueryAnswerBytes: 8 * MiB,
+  /** What an asker holds of all answers to one query; more devices than 32 share it. */
+  maxQueryBytes: 256 * MiB,
+  /** A position for each of two hundred devices. */
+  maxCursorBytes: 64 * KiB,
+  /** A time and an id, or an offset. */
+  maxQueryPositionLength: 256,
+  maxQueryTimeoutMs: 60_000,
+  /** What a query takes when nobody says. */
+  queryTimeoutMs: 5_000,
+  /** Of one peer under way at once. */
+  maxQueriesPerPeer: 64,
 } as const;

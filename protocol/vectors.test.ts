@@ -17,6 +17,7 @@ import { ownerKeys, secretFromText, secretToText, verifyOwnerRecords } from './o
 import { helloSchema } from './peer-messages.ts';
 import { verifyRevocations } from './revocation.ts';
 import { verifyShare } from './share.ts';
+import { sampleStreamEncodings } from './sample-messages.ts';
 import {
   encodeFrame,
   sampleEncodings,
@@ -148,6 +149,18 @@ describe('the kept vectors', () => {
       assert.deepEqual(decodeJson(serverMessageSchema, json, maxBytes), server[i]?.message);
     }
     assert.deepEqual(decode(helloSchema, fromHex(file.hello), maxBytes), hello.message);
+  });
+
+  it('of messages about tasks and queries are written and read, byte for byte', () => {
+    const samples = Object.entries(sampleStreamEncodings());
+    const fresh = Object.fromEntries(
+      samples.map(([name, messages]) => [name, messages.map(({ msgpack }) => toHex(msgpack))]),
+    );
+    const file = kept('stream-messages', fresh);
+    assert.deepEqual(file, fresh);
+    for (const [name, messages] of samples)
+      for (const [i, sample] of messages.entries())
+        assert.deepEqual(sample.read(fromHex(file[name]?.[i] ?? '')), sample.message);
   });
 
   it('of frames are written and read, byte for byte', () => {

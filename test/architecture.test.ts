@@ -28,8 +28,12 @@ const scope = '@cocoon-mesh/';
 const ranks: Readonly<Record<string, number>> = {
   protocol: 0,
   'src/audit': 1,
+  'src/database': 1,
   'src/mesh': 1,
   'src/proxy': 2,
+  'src/query': 2,
+  'src/tasks': 2,
+  'src/knowledge': 3,
   signaling: 9,
   cocoon: 9,
   web: 9,

@@ -23,11 +23,21 @@ import {
   helloSchema,
   limits,
   ownerRequestSchema,
+  queryPartSchema,
+  queryRequestSchema,
+  queryTypes,
   serverMessageSchema,
   sessionVersions,
   signalingSubprotocols,
   signedTypes,
   streamProtocols,
+  taskChangeSchema,
+  taskDraftSchema,
+  taskRequestSchema,
+  taskRowSchema,
+  taskSchema,
+  taskStatuses,
+  taskVerbs,
   tokenAnswerSchema,
   tokenRequestSchema,
 } from '@cocoon-mesh/protocol';
@@ -81,6 +91,12 @@ interface MessageSchema {
 interface OperationSchema {
   readonly def: {
     readonly shape: Shape & { readonly op: { readonly def: { readonly values: readonly string[] } } };
+  };
+}
+
+interface KindSchema {
+  readonly def: {
+    readonly shape: Shape & { readonly kind: { readonly def: { readonly values: readonly string[] } } };
   };
 }
 
@@ -184,6 +200,52 @@ describe('the tables of docs/protocol.md', () => {
     const [token] = table('owner-requests');
     assert.ok(token?.[1]?.includes(inside(tokenRequestSchema.def.shape as unknown as Shape)));
     assert.ok(token?.[2]?.includes(inside(tokenAnswerSchema.def.shape as unknown as Shape)));
+  });
+
+  it('have every request about tasks, with its verb and fields', () => {
+    const requests = (taskRequestSchema.def.options as unknown as OperationSchema[]).map(({ def }) => {
+      const { op, ...fields } = def.shape;
+      const name = op.def.values[0] ?? '';
+      return [name, taskVerbs[name as keyof typeof taskVerbs], fieldsOf(fields).join(', ')];
+    });
+    assert.deepEqual(
+      table('task-requests').map(([op, verb, fields]) => [plain(op), plain(verb), plain(fields)]),
+      requests,
+    );
+  });
+
+  it('have every field of a task, and where it may be given', () => {
+    const kinds = { r: taskRowSchema, draft: taskDraftSchema, change: taskChangeSchema };
+    const expected = Object.keys(taskSchema.def.shape).map((field) => [
+      field,
+      Object.entries(kinds)
+        .filter(([, schema]) => Object.hasOwn(schema.def.shape, field))
+        .map(([kind]) => kind)
+        .join(', '),
+    ]);
+    assert.deepEqual(
+      table('task-fields').map(([field, kindsOf]) => [plain(field), kindsOf]),
+      expected,
+    );
+    const [status] = table('task-fields').filter(([field]) => plain(field) === 'status');
+    assert.deepEqual(plain(status?.[2]).split(', '), [...taskStatuses]);
+  });
+
+  it('have every field of a query and of its answers', () => {
+    assert.deepEqual(
+      table('query-request').map(([field]) => plain(field)),
+      fieldsOf(queryRequestSchema.def.shape as unknown as Shape),
+    );
+    const parts = (queryPartSchema.def.options as unknown as KindSchema[]).map(({ def }) => {
+      const { kind, ...fields } = def.shape;
+      return [kind.def.values[0], fieldsOf(fields).join(', ')];
+    });
+    assert.deepEqual(
+      table('query-parts').map(([kind, fields]) => [plain(kind), plain(fields)]),
+      parts,
+    );
+    const [type] = table('query-request');
+    for (const name of queryTypes) assert.ok(type?.[1]?.includes(`\`${name}\``), name);
   });
 
   it('have every protocol of rights, and every verb', () => {

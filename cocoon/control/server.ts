@@ -13,6 +13,8 @@ import { withoutFields } from '@cocoon-mesh/proxy';
 import { answerError, httpServerOptions, serveRequests } from '@cocoon-mesh/proxy/index.node.ts';
 import type { Commands } from '../commands-api.ts';
 import { answerJson, refuseUpgrade } from '../gateway/answer.ts';
+import type { FeatureRoutes } from '../gateway/feature-routes.ts';
+import { answerFeatures, splitUrl } from '../gateway/feature-routes.ts';
 import { passRequest, proxyTarget } from '../gateway/proxy-route.ts';
 import type { Reach } from '../reach.ts';
 import { errorHeader } from './client.ts';
@@ -23,6 +25,8 @@ export interface ControlOptions {
   readonly commands: Commands;
   readonly reach: Reach;
   readonly clock: Clock;
+  /** Tasks and queries: as at the gateway. */
+  readonly features: FeatureRoutes;
 }
 
 type Body = Readonly<Record<string, unknown>>;
@@ -52,6 +56,14 @@ const routes: Readonly<Record<string, Route>> = {
   'POST /services/remove': (commands, { name }) => commands.removeService(text(name)),
   'POST /open': (commands, { target }) => commands.open(target === null ? null : text(target)),
   'GET /doctor': (commands) => commands.doctor(),
+  'GET /kb': (commands) => commands.knowledge.list(),
+  'POST /kb': (commands, { paths, watch, only }, signal) =>
+    commands.knowledge.add(texts(paths), {
+      watch: watch === true,
+      signal,
+      ...(only === null ? {} : { only: texts(only) }),
+    }),
+  'POST /kb/remove': (commands, { paths }) => commands.knowledge.remove(texts(paths)),
 };
 
 export class ControlServer {
@@ -110,7 +122,7 @@ export class ControlServer {
         });
       } else if (method === 'POST' && url === '/forwards') {
         await this.#options.commands.forward(request, response);
-      } else {
+      } else if (!(await answerFeatures(request, response, splitUrl(url), this.#options.features))) {
         await this.#answer(request, response, routes[`${method} ${url}`]);
       }
     } catch (thrown) {

@@ -10,6 +10,7 @@ import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { deviceView } from '../device-view.ts';
 import { Reach } from '../reach.ts';
 import { Services } from '../services.ts';
+import type { FeatureRoutes } from './feature-routes.ts';
 import { Gateway } from './gateway.ts';
 
 const token = 'test-token-of-the-gateway-that-is-long-enough';
@@ -31,6 +32,8 @@ interface Answer {
 }
 
 const clock = new SteppedClock();
+/** Tasks and queries have tests of their own. */
+const noFeatures = {} as FeatureRoutes;
 let origin: Server;
 let gateway: Gateway;
 let services: Services;
@@ -154,6 +157,7 @@ before(async () => {
     reach: new Reach(mesh, services, systemClock),
     clock,
     devices: () => mesh.devices().map((device) => deviceView(device, services.list())),
+    features: noFeatures,
   });
 });
 

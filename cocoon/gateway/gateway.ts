@@ -1,5 +1,5 @@
 /**
- * The gateway: HTTP for programs of this machine (`/cocoons`, `/proxy/…`, `/events`, `/metrics`), and the origins
+ * The gateway: HTTP for programs of this machine (`/cocoons`, `/proxy/…`, `/tasks`, `/events`, …), and the origins
  * on which a browser uses services. It listens on loopback only, and believes nobody because of that.
  */
 
@@ -19,6 +19,8 @@ import { answerJson, refuseUpgrade } from './answer.ts';
 import { AppOrigins, withOwnCookies, withoutAppCookie } from './app-origin.ts';
 import { answerClientErrors } from './client-error.ts';
 import { sendEvents } from './events.ts';
+import type { FeatureRoutes } from './feature-routes.ts';
+import { answerFeatures, splitUrl } from './feature-routes.ts';
 import { Guard } from './guard.ts';
 import type { Site } from './guard.ts';
 import { Metrics } from './metrics.ts';
@@ -33,6 +35,8 @@ export interface GatewayOptions {
   readonly reach: Reach;
   readonly clock: Clock;
   readonly devices: () => readonly DeviceView[];
+  /** Tasks and queries. */
+  readonly features: FeatureRoutes;
 }
 
 /** What requests under way get before they are cut. */
@@ -119,7 +123,7 @@ export class Gateway {
   async #ownRequest(request: IncomingMessage, response: ServerResponse): Promise<void> {
     this.#guard.assertNoForeignPage(request);
     const { url = '', method } = request;
-    const [path, query] = splitUrl(url);
+    const { path, query } = splitUrl(url);
     if (method === 'GET' && path === '/healthz') return answerJson(response, { status: 'ok' });
     if (method === 'GET' && path === '/metrics') return this.#answerMetrics(response, query);
     const headers = this.#guard.authorize(request.rawHeaders);
@@ -131,13 +135,14 @@ export class Gateway {
       return;
     }
     if (method === 'TRACE') throw new MeshError('method_not_allowed');
+    if (await answerFeatures(request, response, { path, query }, this.#options.features)) return;
     if (method === 'GET') return this.#read(response, path, query);
     throw new MeshError('not_found');
   }
 
   #read(response: ServerResponse, path: string, query: URLSearchParams): void {
-    const { devices, mesh, clock } = this.#options;
-    if (path === '/events') return sendEvents(response, { mesh, clock, devices });
+    const { devices, mesh, clock, features } = this.#options;
+    if (path === '/events') return sendEvents(response, { mesh, clock, devices, tasks: features.watchTasks });
     if (path === '/cocoons') return answerJson(response, { cocoons: devices() });
     if (path === '/cocoons/by-capability')
       return answerJson(response, { cocoons: this.#withCapability(query) });
@@ -231,9 +236,4 @@ function inSandbox(headers: RawHeaders): string[] {
     'X-Content-Type-Options',
     'nosniff',
   ];
-}
-
-function splitUrl(url: string): [string, URLSearchParams] {
-  const at = url.indexOf('?');
-  return at < 0 ? [url, new URLSearchParams()] : [url.slice(0, at), new URLSearchParams(url.slice(at + 1))];
 }

@@ -16,6 +16,8 @@ export type {
   ProvenPeer,
   SelfDescription,
 } from './mesh.ts';
+export { readMessages, readSingleMessage, writeMessage } from './message-stream.ts';
+export type { MessageLimits, MessagePatience } from './message-stream.ts';
 export type { SignalingState } from './signaling-client.ts';
 export type { SignalingSocketFactory } from './signaling-socket.ts';
 export type { Standing, TrustEvent, TrustState } from './trust.ts';

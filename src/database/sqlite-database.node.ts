@@ -1,18 +1,18 @@
-/** A SQLite file. Several servers of one machine may use it at once; what is damaged is left exactly as it is. */
+/** A SQLite file. Several programs of one machine may use it at once; what is damaged is left exactly as it is. */
 
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import Sqlite from 'better-sqlite3';
 import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { SqliteAdapter, SqliteDialect, SqliteDriver } from 'kysely';
-import { SerialDriver, databaseError } from './serial-driver.ts';
+import { SerialDriver, databaseError } from './serial-driver.node.ts';
 
 /** Another server holds the file for the few milliseconds of a transaction. */
 const busyTimeoutMs = 5_000;
 /** Two servers that start on a new file get in each other's way once or twice. */
 const maxSwitches = 50;
-/** The server has about a hundred. */
+/** Signaling has about a hundred. */
 const maxStatements = 500;
 
 /** @throws MeshError database_corrupt | storage_failed */
@@ -59,6 +59,19 @@ function switchToWal(database: Sqlite.Database): void {
       database.exec('begin exclusive; rollback');
     }
   }
+}
+
+/** Runs one statement on the only connection there is. */
+export type DirectSqlite = (text: string, parameters: readonly unknown[]) => readonly unknown[];
+
+export function directSqlite(database: Sqlite.Database): DirectSqlite {
+  const prepared = new PreparedOnce(database);
+  return (text, parameters) => {
+    const statement = prepared.prepare(text);
+    if (statement.reader) return statement.all(parameters);
+    statement.run(parameters);
+    return [];
+  };
 }
 
 export class SerialSqliteDialect extends SqliteDialect {

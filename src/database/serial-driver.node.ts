@@ -1,6 +1,6 @@
 /**
- * What the store relies on, whichever database is below: transactions come one after the other, those of other
- * servers on the same database included, and what fails is a MeshError that names no password.
+ * What the stores rely on, whichever database is below: transactions come one after the other, those of other
+ * programs on the same database included, and what fails is a MeshError that names no password.
  */
 
 import type {
@@ -11,7 +11,7 @@ import type {
   QueryResult,
 } from 'kysely';
 import { CompiledQuery as Query } from 'kysely';
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 
 export class SerialDriver implements Driver {
   readonly #inner: Driver;
@@ -92,6 +92,9 @@ async function clearly<T>(work: Promise<T>): Promise<T> {
  */
 const corruptCodes = /^(SQLITE_NOTADB|SQLITE_CORRUPT.*|XX001|XX002|42P01|42P07|42703|42701|58P01)$/;
 
+/** No room: SQLite's file or its disk, PostgreSQL's disk. */
+const fullCodes = /^(SQLITE_FULL|53100|ENOSPC)$/;
+
 /** @param what the database in words that may be shown */
 export function databaseError(thrown: unknown, what = 'The database'): MeshError {
   if (thrown instanceof MeshError) return thrown;
@@ -105,5 +108,7 @@ export function databaseError(thrown: unknown, what = 'The database'): MeshError
         cause: thrown,
       },
     );
+  if (fullCodes.test(code))
+    return new MeshError('storage_full', `${what} has no room left`, { cause: thrown });
   return new MeshError('storage_failed', `${what} could not be used (${code || text})`, { cause: thrown });
 }

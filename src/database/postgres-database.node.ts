@@ -1,15 +1,15 @@
 /**
- * A PostgreSQL server, which several signaling servers may share. It may go away and come back: what is asked
+ * A PostgreSQL server, which several programs may share. It may go away and come back: what is asked
  * meanwhile fails, and the next request finds a new connection.
  */
 
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { PostgresDialect, PostgresDriver } from 'kysely';
 import { Pool, types } from 'pg';
-import { SerialDriver, databaseError } from './serial-driver.ts';
+import { SerialDriver, databaseError } from './serial-driver.node.ts';
 
 const poolLimits = {
-  /** Of the hundred that PostgreSQL grants by default; ten servers fit. */
+  /** Of the hundred that PostgreSQL grants by default; ten programs fit. */
   max: 10,
   /** Also what a request waits for a free one when every device comes back at once. */
   connectionTimeoutMillis: 10_000,
@@ -36,8 +36,9 @@ export type PostgresUse = 'serve' | 'migrate';
 export class SerialPostgresDialect extends PostgresDialect {
   readonly #pool: Pool;
 
-  constructor(url: string, use: PostgresUse) {
-    const pool = openPool(url, use);
+  /** @param name as PostgreSQL shows it */
+  constructor(url: string, use: PostgresUse, name: string) {
+    const pool = openPool(url, use, name);
     super({ pool });
     this.#pool = pool;
   }
@@ -53,7 +54,7 @@ export class SerialPostgresDialect extends PostgresDialect {
   }
 }
 
-function openPool(url: string, use: PostgresUse): Pool {
+function openPool(url: string, use: PostgresUse, name: string): Pool {
   const timeoutMs = use === 'serve' ? statementTimeoutMs : migrationTimeoutMs;
   const pool = new Pool({
     connectionString: url,
@@ -61,7 +62,7 @@ function openPool(url: string, use: PostgresUse): Pool {
     ...(use === 'serve' ? {} : { max: 1 }),
     statement_timeout: timeoutMs,
     query_timeout: timeoutMs + answerGraceMs,
-    application_name: 'cocoon-signaling',
+    application_name: name,
     types: {
       getTypeParser: (oid: number, format?: 'text' | 'binary') =>
         oid === int8 ? Number : types.getTypeParser(oid, format),
@@ -93,13 +94,16 @@ export function postgresAddress(url: string): string {
   return `postgres://${host}${parsed.pathname}`;
 }
 
-/** What keeps a server from starting, and what to look at. */
-export function postgresStartError(thrown: unknown, address: string): MeshError {
+/**
+ * What keeps a program from starting, and what to look at.
+ * @param setting what the user sets the URL with
+ */
+export function postgresStartError(thrown: unknown, address: string, setting: string): MeshError {
   if (thrown instanceof MeshError && thrown.code !== 'storage_failed') return thrown;
   const cause = thrown instanceof MeshError ? thrown.cause : thrown;
   const known = databaseError(cause, `The database ${address}`);
   return known.code === 'storage_failed'
-    ? new MeshError('storage_failed', known.message, { cause, hint: hintFor(codeOf(cause)) })
+    ? new MeshError('storage_failed', known.message, { cause, hint: hintFor(codeOf(cause), setting) })
     : known;
 }
 
@@ -107,18 +111,18 @@ function codeOf(thrown: unknown): string {
   return thrown instanceof Error && 'code' in thrown ? String(thrown.code) : '';
 }
 
-function hintFor(code: string): string {
+function hintFor(code: string, setting: string): string {
   switch (code) {
     case '28P01':
     case '28000':
-      return 'PostgreSQL refuses the user or its password: correct SIGNALING_DATABASE_URL.';
+      return `PostgreSQL refuses the user or its password: correct ${setting}.`;
     case '3D000':
-      return 'There is no such database: create it with `createdb`, or correct SIGNALING_DATABASE_URL.';
+      return `There is no such database: create it with \`createdb\`, or correct ${setting}.`;
     case '42501':
       return 'The user may not create tables there: make it the owner of the database.';
     case '53300':
       return 'PostgreSQL has no free connections: raise max_connections.';
     default:
-      return 'Check that PostgreSQL runs there, that this machine may reach it, and SIGNALING_DATABASE_URL.';
+      return `Check that PostgreSQL runs there, that this machine may reach it, and ${setting}.`;
   }
 }

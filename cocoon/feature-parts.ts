@@ -1,0 +1,161 @@
+/**
+ * What this device does for others beyond its services, put together: its tasks and their runs, its knowledge base,
+ * the queries that ask both, and the same questions to all devices.
+ */
+
+import type { Device, Mesh } from '@cocoon-mesh/mesh';
+import type { Clock } from '@cocoon-mesh/protocol';
+import { MeshError, streamProtocols } from '@cocoon-mesh/protocol';
+import { QueryServer } from '@cocoon-mesh/query';
+import { openTaskStore } from '@cocoon-mesh/tasks';
+import { deviceFacts } from '@cocoon-mesh/tasks/device-facts.node.ts';
+import { TaskRunner } from '@cocoon-mesh/tasks/runner.node.ts';
+import { satisfies, validRange } from 'semver';
+import type { DeviceSettings } from './config.ts';
+import type { TaskEvent, WatchTasks } from './gateway/events.ts';
+import type { FeatureRoutes } from './gateway/feature-routes.ts';
+import type { Home } from './home.ts';
+import { Knowledge } from './knowledge.ts';
+import { LatePart } from './late-part.ts';
+import type { Log } from './logs.ts';
+import { QueryService } from './queries/query-service.ts';
+import { switchedOff, taskAnswerers } from './queries/query-sources.ts';
+import type { Denied } from './reach.ts';
+import { Delegation } from './tasks/delegation.ts';
+import type { OpenTasks, TaskSource } from './tasks/task-home.ts';
+import { TaskHome } from './tasks/task-home.ts';
+import { serveTasks } from './tasks/task-server.ts';
+import { TaskService } from './tasks/task-service.ts';
+import { taskView } from './tasks/task-view.ts';
+
+export interface FeaturePartsOptions {
+  readonly mesh: Mesh;
+  readonly settings: DeviceSettings;
+  readonly home: Home;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly denied: Denied;
+}
+
+type Watcher = Parameters<WatchTasks>[0];
+
+export class FeatureParts implements FeatureRoutes {
+  readonly service: TaskService;
+  readonly delegation: Delegation;
+  readonly queries: QueryService;
+  readonly knowledge: Knowledge;
+  readonly clock: Clock;
+  readonly #options: FeaturePartsOptions;
+  readonly #queryServer: QueryServer;
+  readonly #tasks: LatePart<OpenTasks>;
+  readonly #watchers = new Set<Watcher>();
+
+  constructor(options: FeaturePartsOptions) {
+    const { mesh, clock, log, denied } = options;
+    this.#options = options;
+    this.clock = clock;
+    this.#tasks = new LatePart({
+      what: 'The store of the tasks',
+      open: () => this.#openTasks(),
+      close: closeTasks,
+      clock,
+      log,
+    });
+    const source: TaskSource = this.#has('tasks') ? this.#tasks : { use: async () => switchedOff() };
+    const tasks = new TaskHome(source);
+    serveTasks({ mesh, home: tasks, clock, log, denied });
+    this.service = new TaskService(mesh, tasks);
+    this.delegation = new Delegation(mesh, this.service, clock);
+    this.knowledge = new Knowledge(options, this.#has('knowledgebase'));
+
+    this.#queryServer = new QueryServer({ clock, denied, log });
+    const answerers = taskAnswerers(source);
+    this.#queryServer.answer('list_tasks', answerers.list_tasks);
+    this.#queryServer.answer('get_task_stats', answerers.get_task_stats);
+    this.#queryServer.answer('search_tasks', answerers.search_tasks);
+    this.#queryServer.answer('search_knowledgebase', this.knowledge.answerer);
+    mesh.handle(streamProtocols.query, this.#queryServer.handle);
+    this.queries = new QueryService(mesh, this.#queryServer, clock);
+  }
+
+  /** Databases are opened; one that is away is tried again. */
+  start(): void {
+    if (this.#has('tasks')) void this.#tasks.start();
+    this.knowledge.start();
+  }
+
+  readonly watchTasks: WatchTasks = (changed) => {
+    this.#watchers.add(changed);
+    return () => void this.#watchers.delete(changed);
+  };
+
+  /** @throws MeshError what keeps tasks from being stored; null: they were switched off */
+  async taskTotal(): Promise<number | null> {
+    if (!this.#has('tasks')) return null;
+    const { store } = await this.#tasks.use();
+    return (await store.stats()).total;
+  }
+
+  /** Commands that run are ended first. Idempotent. */
+  async close(): Promise<void> {
+    this.#queryServer.close();
+    await Promise.all([this.#tasks.close(), this.knowledge.close()]);
+  }
+
+  #has(protocol: string): boolean {
+    return !this.#options.settings.disabledCapabilities.includes(protocol);
+  }
+
+  async #openTasks(): Promise<OpenTasks> {
+    const { settings, home, clock, log } = this.#options;
+    const store = await openTaskStore({
+      url: settings.databaseUrl ?? `sqlite:${home.tasks}`,
+      clock,
+      onChange: ({ id, task }) => this.#tell(id, task),
+    });
+    try {
+      const runner = await TaskRunner.start({
+        tasks: store,
+        home: home.path,
+        clock,
+        environment: process.env,
+        facts: deviceFacts({
+          clock,
+          labels: settings.taskLabels,
+          hasCapability: (protocol, range) => offers(this.#self(), protocol, range),
+          environment: process.env,
+        }),
+        policy: settings.taskCommands,
+        ...(settings.taskConcurrency === null ? {} : { concurrency: settings.taskConcurrency }),
+        warn: (message) => log('warn', message),
+      });
+      return { store, runner };
+    } catch (thrown) {
+      await store.close();
+      throw thrown;
+    }
+  }
+
+  #tell(id: string, task: Parameters<typeof taskView>[0]['task'] | null): void {
+    const device = this.#self();
+    const event: TaskEvent = task
+      ? taskView({ device, task })
+      : { id, device: device.name, device_id: device.peerId, deleted: true };
+    for (const watcher of this.#watchers) watcher(event);
+  }
+
+  #self(): Device {
+    return this.#options.mesh.resolve(this.#options.mesh.peerId);
+  }
+}
+
+async function closeTasks({ store, runner }: OpenTasks): Promise<void> {
+  await runner.close();
+  await store.close();
+}
+
+/** @throws for a range that is none */
+function offers({ capabilities }: Device, protocol: string, range: string): boolean {
+  if (validRange(range) === null) throw new MeshError('bad_filter');
+  return capabilities.some((own) => own.protocol === protocol && satisfies(own.version, range));
+}

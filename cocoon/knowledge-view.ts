@@ -1,0 +1,23 @@
+/** What `cocoon kb` prints. The names are the surface. */
+
+/** After `kb add`: files, counted. */
+export interface IndexedView {
+  readonly added: number;
+  readonly changed: number;
+  readonly unchanged: number;
+  /** They were there before and are gone. */
+  readonly removed: number;
+  /** As they were added. */
+  readonly sources: readonly string[];
+  readonly skipped: number;
+  /** Some of those that somebody may want to know of. */
+  readonly examples: readonly { readonly path: string; readonly reason: string }[];
+}
+
+export interface SourceView {
+  readonly path: string;
+  readonly files: number;
+  readonly watched: boolean;
+  readonly added_at: string;
+  readonly scanned_at: string | null;
+}

@@ -1,0 +1,50 @@
+/** JSON values from outside: any shape, but bounded in size and depth, so that nothing that walks them can be hurt. */
+
+import * as z from 'zod/mini';
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/**
+ * @param maxBytes of its JSON text
+ * @param maxDepth objects and lists inside each other; a plain value has none
+ */
+export function jsonField(maxBytes: number, maxDepth: number): z.ZodMiniType<Json> {
+  return z.custom<Json>((value) => isJson(value, maxDepth) && jsonBytes(value) <= maxBytes, {
+    error: `not JSON of at most ${maxBytes} bytes and ${maxDepth} levels`,
+  });
+}
+
+/** As `jsonField`, where something else bounds the bytes. */
+export function jsonOfDepth(maxDepth: number): z.ZodMiniType<Json> {
+  return z.custom<Json>((value) => isJson(value, maxDepth), {
+    error: `not JSON of at most ${maxDepth} levels`,
+  });
+}
+
+/** Of its text in UTF-8. */
+export function jsonBytes(value: Json): number {
+  return new TextEncoder().encode(JSON.stringify(value)).length;
+}
+
+function isJson(value: unknown, depth: number): value is Json {
+  if (value === null || typeof value === 'boolean') return true;
+  // Half a character does not survive being sent.
+  if (typeof value === 'string') return value.isWellFormed();
+  if (typeof value === 'number') return Number.isFinite(value);
+  if (typeof value !== 'object' || depth === 0) return false;
+  if (Array.isArray(value)) return value.every((item) => isJson(item, depth - 1));
+  return (
+    isPlain(value) && Object.entries(value).every(([key, item]) => isKey(key) && isJson(item, depth - 1))
+  );
+}
+
+/** `{}`, whoever made it; nothing that has a class. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/** MessagePack readers give `__proto__` another name, since it is no ordinary field of an object. */
+function isKey(key: string): boolean {
+  return key !== '__proto__' && key.isWellFormed();
+}
