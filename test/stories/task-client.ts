@@ -10,6 +10,11 @@ export interface Listed {
   readonly next_cursor: string | null;
 }
 
+export interface Answer<Body> {
+  readonly status: number;
+  readonly body: Body;
+}
+
 export class TaskClient {
   readonly #cocoon: CocoonProcess;
 
@@ -17,7 +22,7 @@ export class TaskClient {
     this.#cocoon = cocoon;
   }
 
-  async ask<T>(method: string, path: string, body?: unknown): Promise<{ status: number; body: T }> {
+  async ask<Body>(method: string, path: string, body?: unknown): Promise<Answer<Body>> {
     const response = await fetch(`${this.#cocoon.gateway}${path}`, {
       method,
       // A connection that is kept may be closed by the gateway just when a slow machine uses it again.
@@ -25,7 +30,7 @@ export class TaskClient {
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       signal: AbortSignal.timeout(60_000),
     });
-    return { status: response.status, body: (await response.json()) as T };
+    return { status: response.status, body: (await response.json()) as Body };
   }
 
   /** The id; throws with what was said instead. */

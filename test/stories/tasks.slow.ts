@@ -78,15 +78,26 @@ describe('tasks of three cocoons with three kinds of stores', () => {
     const stats = await laptop.json<{ total: number }>('tasks', 'stats', '--all', '--timeout', '20s');
     assert.equal(stats.total, 6);
     const listed = await laptop.json<{ tasks: unknown[] }>(
-      ...['tasks', 'list', '--all', '--limit', '4', '--timeout', '20s'],
+      'tasks',
+      'list',
+      '--all',
+      '--limit',
+      '4',
+      '--timeout',
+      '20s',
     );
     assert.equal(listed.tasks.length, 4);
   });
 
   test('run where they are at home, and their logs come from there', async () => {
     const task = await laptop.json<{ id: string; device: string; status: string }>(
-      ...['tasks', 'add', '--title', 'far', '--command', 'cat; pwd >&2', '--input', '{"a":1}'],
-      ...['--run', '--device', 'server'],
+      'tasks',
+      'add',
+      '--title=far',
+      '--command=cat; pwd >&2',
+      '--input={"a":1}',
+      '--run',
+      '--device=server',
     );
     assert.deepEqual([task.device, task.status], ['server', 'running']);
     const logs = await laptop.command(['tasks', 'logs', task.id, '--device', 'server', '--follow']);
@@ -178,7 +189,7 @@ describe('a task that was acknowledged', () => {
     test(`is there after kill -9 during 1,000 creations (${name === 'box' ? 'SQLite' : 'PostgreSQL'})`, async () => {
       const cocoon = name === 'box' ? box : server;
       const acknowledged: string[] = [];
-      let killed: Promise<unknown> | null = null;
+      let killed: Promise<unknown> = Promise.resolve();
       const worker = async (first: number): Promise<void> => {
         for (let i = first; i < 1_000; i += 8) {
           acknowledged.push(await clients[name].add(`kill ${i}`));
