@@ -22,14 +22,12 @@ export class TaskClient {
     this.#cocoon = cocoon;
   }
 
+  async post(path: string, body: unknown, signal: AbortSignal): Promise<Response> {
+    return this.#send('POST', path, body, signal);
+  }
+
   async ask<Body>(method: string, path: string, body?: unknown): Promise<Answer<Body>> {
-    const response = await fetch(`${this.#cocoon.gateway}${path}`, {
-      method,
-      // A connection that is kept may be closed by the gateway just when a slow machine uses it again.
-      headers: { authorization: `Bearer ${await this.#cocoon.gatewayToken()}`, connection: 'close' },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(60_000),
-    });
+    const response = await this.#send(method, path, body, AbortSignal.timeout(60_000));
     return { status: response.status, body: (await response.json()) as Body };
   }
 
@@ -67,5 +65,14 @@ export class TaskClient {
       await between();
     }
     return ids;
+  }
+
+  async #send(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Response> {
+    return fetch(`${this.#cocoon.gateway}${path}`, {
+      method,
+      headers: { authorization: `Bearer ${await this.#cocoon.gatewayToken()}` },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal,
+    });
   }
 }
