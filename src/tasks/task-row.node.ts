@@ -2,6 +2,7 @@
 
 import type { Json, Task, TaskRow } from '@cocoon-mesh/protocol';
 import type { Selectable } from 'kysely';
+import { isoTime } from './iso-time.ts';
 import type { TaskTable } from './task-tables.node.ts';
 
 export type StoredTask = Omit<Selectable<TaskTable>, 'search'>;
@@ -43,10 +44,10 @@ export function toTaskRow(row: StoredRow): TaskRow {
     requires: toList(row.requires),
     exit_code: row.exit_code,
     error: row.error,
-    created_at: toIso(row.created_at),
-    updated_at: toIso(row.updated_at),
-    started_at: row.started_at === null ? null : toIso(row.started_at),
-    finished_at: row.finished_at === null ? null : toIso(row.finished_at),
+    created_at: isoTime(row.created_at),
+    updated_at: isoTime(row.updated_at),
+    started_at: row.started_at === null ? null : isoTime(row.started_at),
+    finished_at: row.finished_at === null ? null : isoTime(row.finished_at),
     version: row.version,
   };
 }
@@ -67,8 +68,4 @@ function toList(text: string): string[] {
 
 function toJson(text: string): Json {
   return text === 'null' ? null : (JSON.parse(text) as Json);
-}
-
-function toIso(ms: number): string {
-  return new Date(ms).toISOString();
 }
