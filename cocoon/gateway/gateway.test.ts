@@ -92,6 +92,7 @@ function lonelyMesh(): Mesh {
     disconnect: () => undefined,
     ownerRecords: null,
     membership: null,
+    isRevoked: false,
     signedMembership: () => null,
     members: () => [],
     shares: () => [],

@@ -16,6 +16,7 @@ import type {
 } from '@cocoon-mesh/protocol';
 import { MeshError, redeem, toMeshError, verifyMembership } from '@cocoon-mesh/protocol';
 import type { Directory } from './directory.ts';
+import { refusalLevel } from './refusal.ts';
 import type { Welcome } from './signaling-client.ts';
 import type { Trust } from './trust.ts';
 
@@ -169,7 +170,7 @@ export class Ownership {
 
   #refused(message: string, thrown: unknown): void {
     const { code, message: why } = toMeshError(thrown);
-    this.#options.log('warn', message, { code, why });
+    this.#options.log(refusalLevel(thrown), message, { code, why });
   }
 }
 
