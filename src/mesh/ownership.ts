@@ -14,7 +14,7 @@ import type {
   SetupToken,
   ShareProof,
 } from '@cocoon-mesh/protocol';
-import { MeshError, redeem, toMeshError, verifyMembership } from '@cocoon-mesh/protocol';
+import { MeshError, assertRightLasts, redeem, toMeshError, verifyMembership } from '@cocoon-mesh/protocol';
 import type { Directory } from './directory.ts';
 import { refusalLevel } from './refusal.ts';
 import type { Welcome } from './signaling-client.ts';
@@ -145,6 +145,8 @@ export class Ownership {
       throw new MeshError('token_invalid', 'The setup token is for a new device, not for another owner');
     if (token.owner.id === keys.id || token.owner.id === trust.owner)
       throw new MeshError('already_owned', 'The cocoon is your own already');
+    // By my own clock, too: the token would be used up for nothing.
+    assertRightLasts(token.grant, trust.now);
     const redemption = await redeem(token, keys.key, keys.id, keys.records);
     const answer = await request((id) => ({ type: 'claim', id, redemption }));
     if (answer.type !== 'claimed') throw new MeshError('bad_message');
