@@ -76,6 +76,7 @@ describe('cocoon logs', () => {
     device.log('info', 'from the device');
     device.close();
     server.close();
-    assert.deepEqual((await shown(home)).toSorted(), ['from signaling', 'from the device']);
+    const both = (await shown(home)).map(String);
+    assert.deepEqual(both.toSorted(), ['from signaling', 'from the device']);
   });
 });
