@@ -53,14 +53,14 @@ describe('the end of a log', () => {
 
 describe('cocoon logs', () => {
   class Lines extends Output {
-    readonly lines: unknown[] = [];
+    readonly lines: string[] = [];
 
     override say(value: { msg?: unknown }): void {
-      this.lines.push(value.msg);
+      this.lines.push(String(value.msg));
     }
   }
 
-  async function shown(home: Home): Promise<unknown[]> {
+  async function shown(home: Home): Promise<string[]> {
     const output = new Lines(true);
     await logs({ home, environment: {}, output }, { lines: '100' });
     return output.lines;

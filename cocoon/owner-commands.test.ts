@@ -293,6 +293,11 @@ describe('on a device without the secret', () => {
     );
     await asking.revokeToken(jti, false);
     assert.deepEqual([mesh.list.length, there.list.length], [1, 1]);
+    // Not the one with which this device came.
+    const { jti: own } = await asking.makeToken(ask);
+    mesh.known[0]!.member = { ...mesh.known[0]!.member, jti: own };
+    await assert.rejects(asking.revokeToken(own, true), { code: 'usage' });
+    assert.equal(there.list.length, 1);
   });
 
   test('a device that was revoked is told so, and not that nobody is there', async () => {

@@ -194,6 +194,13 @@ describe('the device with the secret', () => {
     assert.equal(there.list.length, 3);
   });
 
+  test('does not void the token with which it came itself', async () => {
+    const { share } = await claimedShare(keys, anna, victim, 1);
+    there.known[0]!.member = memberOf(keys.id, { peerId: signer, jti: share.jti });
+    assert.equal(await ask({ op: 'revoke_token', jti: share.jti }), 'usage');
+    assert.deepEqual(there.list, []);
+  });
+
   test('does thirty things a minute for one device, of whatever kind, and for others meanwhile', async () => {
     for (let n = 0; n < 30; n++)
       assert.equal(await ask(n % 2 ? makeToken : { op: 'revoke', device: victim }), 'ok');
