@@ -194,6 +194,7 @@ describe('cocoon audit', () => {
       lines[15] ?? '',
       /stream\.denied +p-guest +owner=own_T protocol=http verb=use name=wiki\?\[2J\? code=denied$/,
     );
+    assert.match(lines[11] ?? '', /share\.given_back +own_R +cocoon=p-gpu epoch=0 number=4$/);
     // oxlint-disable-next-line no-control-regex
     assert.doesNotMatch(stdout, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
   });

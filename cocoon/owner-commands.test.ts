@@ -33,6 +33,7 @@ import {
 } from './owner-mesh.contract.ts';
 import { OwnerServer } from './owner-server.ts';
 import { Rotation } from './rotation.ts';
+import type { MadeToken } from './token-request.ts';
 
 const self = await newPeerId();
 const box = await newPeerId();
@@ -68,7 +69,8 @@ beforeEach(async () => {
     home,
     clock,
     log,
-    signalingUrl: 'ws://10.0.0.1:7400/ws',
+    signalingUrl: 'ws://127.0.0.1:7400/ws',
+    publicSignalingUrl: 'ws://10.0.0.1:7400/ws',
   };
   const desk = new OwnerDesk({
     ...shared,
@@ -162,6 +164,46 @@ describe('a claim', () => {
     assert.deepEqual(owners.owners.redeemed, []);
   });
 
+  test('says where the token belongs when this is another signaling server, and what to do when it has forgotten', async () => {
+    const claimOf = async (signaling: string, code: 'token_wrong_signaling' | 'signaling_unreachable') => {
+      mesh.mesh.claim = async () => {
+        throw new MeshError(code);
+      };
+      const { token } = await createSetupToken(anna, {
+        scope: 'co-own',
+        rights: memberRights,
+        now: now(),
+        expires: now() + 60,
+        signaling,
+        receiptKey: receiptKey.publicKey,
+        cocoon: gpu,
+      });
+      return commands.claim(token).then(
+        () => assert.fail('claimed'),
+        (error: MeshError) => error,
+      );
+    };
+    const elsewhere = 'wss://mesh.anna.example:7443/ws';
+    for (const code of ['token_wrong_signaling', 'signaling_unreachable'] as const) {
+      const error = await claimOf(elsewhere, code);
+      assert.equal(error.code, code);
+      assert.match(error.message, /another/);
+      assert.match(
+        error.hint,
+        /`cocoon run --signaling wss:\/\/mesh\.anna\.example:7443\/ws`.*signaling_url/,
+      );
+    }
+    // What somebody else wrote is not put into a line that is copied.
+    assert.doesNotMatch((await claimOf('ws://x/$(reboot)', 'token_wrong_signaling')).hint, /reboot/);
+    for (const here of ['ws://127.0.0.1:7400/ws', 'ws://10.0.0.1:7400/ws', 'ws://10.0.0.1:7400/ws/']) {
+      const { code, message, hint } = await claimOf(here, 'token_wrong_signaling');
+      assert.equal(code, 'token_wrong_signaling');
+      assert.match(message, /lost its database/);
+      assert.match(hint, /^Ask the owner of the cocoon for a new token/);
+    }
+    assert.deepEqual(owners.owners.redeemed, []);
+  });
+
   test('needs the secret of the owner who claims', async () => {
     mesh.ownerRecords = [...keys.records, 'next'];
     await assert.rejects(commands.claim(await shareWithMe()), { code: 'owner_key_offline' });
@@ -178,12 +220,13 @@ describe('on a device without the secret', () => {
     for (const peerId of [self, box, laptop]) there.add({ peerId });
     mesh.others.set(laptop, there);
     mesh.asPeer = peerOf(memberOf(keys.id, { peerId: self, rights: [...memberRights, ...adminRights] }));
+    const made: MadeToken[] = [];
     const shared = {
       clock,
       log: () => undefined,
       audit: auditLines(),
-      noteToken: async () => undefined,
-      madeTokens: () => [],
+      noteToken: async (token: MadeToken) => void made.push(token),
+      madeTokens: () => made,
     };
     const desk = new OwnerDesk({
       ...shared,
@@ -193,7 +236,15 @@ describe('on a device without the secret', () => {
     });
     void new OwnerServer({ ...shared, mesh: there.mesh, desk });
     const none = new OwnerKeyring(null);
-    const here = { ...shared, mesh: mesh.mesh, keyring: none, owners, signalingUrl: 'ws://10.0.0.1:7400/ws' };
+    const signalingUrl = 'ws://10.0.0.1:7400/ws';
+    const here = {
+      ...shared,
+      mesh: mesh.mesh,
+      keyring: none,
+      owners,
+      signalingUrl,
+      publicSignalingUrl: signalingUrl,
+    };
     const noDesk = new OwnerDesk(here);
     const home = new Home(await mkdtemp(join(folder, 'home-')));
     const rotation = new Rotation({ ...here, home, desk: noDesk });
@@ -229,6 +280,31 @@ describe('on a device without the secret', () => {
       ],
     );
     assert.ok((await asking.makeToken(ask)).token);
+  });
+
+  test('a token is voided by the device that made it, as far as it knows of it', async () => {
+    const unknown = (await readSetupToken((await claimedShare(keys, anna, box, now())).token)).grant.jti;
+    await assert.rejects(asking.revokeToken(unknown, false), { code: 'not_found', hint: /that made it/ });
+    const { jti } = await asking.makeToken(ask);
+    assert.deepEqual(await asking.revokeToken(jti, false), { jti, kind: 'token', put_out: null });
+    assert.deepEqual(
+      (await mesh.entries()).map(({ kind, subject }) => [kind, subject]),
+      [['token', jti]],
+    );
+    await asking.revokeToken(jti, false);
+    assert.deepEqual([mesh.list.length, there.list.length], [1, 1]);
+    // Not the one with which this device came.
+    const { jti: own } = await asking.makeToken(ask);
+    mesh.known[0]!.member = { ...mesh.known[0]!.member, jti: own };
+    await assert.rejects(asking.revokeToken(own, true), { code: 'usage' });
+    assert.equal(there.list.length, 1);
+  });
+
+  test('a device that was revoked is told so, and not that nobody is there', async () => {
+    mesh.isRevoked = true;
+    const revoked = { code: 'revoked', message: /has revoked this device/, hint: /fresh --home/ };
+    await assert.rejects(asking.makeToken(ask), revoked);
+    await assert.rejects(asking.revoke(nameOf(box), false), revoked);
   });
 
   test('whoever only says that it is done is not believed', async () => {
@@ -336,5 +412,51 @@ describe('a revocation', () => {
     await assert.rejects(commands.revoke('nobody', true), { code: 'device_not_found' });
     await assert.rejects(commands.revoke(hidden, false), { code: 'device_not_found' });
     assert.deepEqual(await commands.revoke(hidden, true), { peer_id: hidden, name: null, kind: 'device' });
+  });
+});
+
+describe('a token that is voided', () => {
+  async function tokenOf(owner: OwnerKeys): Promise<{ token: string; jti: string }> {
+    const { token } = await claimedShare(owner, owner === keys ? anna : keys, box, now());
+    return { token, jti: (await readSetupToken(token)).grant.jti };
+  }
+
+  test('is named by its jti or by itself, and voided once', async () => {
+    const { token, jti } = await tokenOf(keys);
+    const voided = { jti, kind: 'token', put_out: null };
+    assert.deepEqual(await commands.revokeToken(token, false), voided);
+    assert.deepEqual(await commands.revokeToken(jti, false), voided);
+    assert.deepEqual(
+      (await mesh.entries()).map(({ kind, subject }) => [kind, subject]),
+      [['token', jti]],
+    );
+  });
+
+  test('is one of mine: nothing else is, nor another owner’s', async () => {
+    await assert.rejects(commands.revokeToken('gpu', false), { code: 'token_malformed', hint: /jti/ });
+    await assert.rejects(commands.revokeToken((await tokenOf(anna)).token, false), { code: 'token_invalid' });
+    assert.deepEqual(mesh.list, []);
+  });
+
+  test('puts nobody out unless that is meant, and never the device on which it is done', async () => {
+    const [came, mine] = [await tokenOf(keys), await tokenOf(keys)];
+    mesh.known[1]!.member = { ...mesh.known[1]!.member, jti: came.jti };
+    mesh.known[0]!.member = { ...mesh.known[0]!.member, jti: mine.jti };
+    const { share } = await claimedShare(keys, anna, box, now());
+    mesh.sharesKnown = [share];
+    const name = nameOf(box);
+    await assert.rejects(commands.revokeToken(came.jti, false), {
+      code: 'usage',
+      hint: new RegExp(`cocoon revoke ${name}\``),
+    });
+    await assert.rejects(commands.revokeToken(share.jti, false), {
+      code: 'usage',
+      hint: new RegExp(`cocoon owners remove ${anna.id}\``),
+    });
+    for (const sure of [false, true])
+      await assert.rejects(commands.revokeToken(mine.jti, sure), { code: 'usage' });
+    assert.deepEqual(mesh.list, []);
+    assert.equal((await commands.revokeToken(came.jti, true)).put_out, name);
+    assert.equal((await commands.revokeToken(share.jti, true)).put_out, anna.id);
   });
 });

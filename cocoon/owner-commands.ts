@@ -4,9 +4,10 @@
  */
 
 import type { Mesh } from '@cocoon-mesh/mesh';
+import type { OwnerQuestion } from '@cocoon-mesh/mesh/owner-client.ts';
 import { askOwner, ownerKeyOffline } from '@cocoon-mesh/mesh/owner-client.ts';
 import type { Clock, OwnerRequest, ProvenShare, SetupToken, TokenAnswer } from '@cocoon-mesh/protocol';
-import { MeshError, dateText, peerIdField, readSetupToken } from '@cocoon-mesh/protocol';
+import { MeshError, dateText, key32Field, peerIdField, readSetupToken } from '@cocoon-mesh/protocol';
 import type { OwnersFile } from './mesh-store.ts';
 import type { OwnerDesk } from './owner-desk.ts';
 import { isOwnCocoon } from './owner-desk.ts';
@@ -16,6 +17,7 @@ import { provenRevocation, provenToken } from './owner-proof.ts';
 import type { SharedWith } from './rights-text.ts';
 import { describeRights } from './rights-text.ts';
 import type { PreparedRotation, Rotation, RotationResult, Undone } from './rotation.ts';
+import { refusedToken } from './token-place.ts';
 import { tokenRequestOf } from './token-request.ts';
 
 export interface OwnerCommandsOptions {
@@ -26,6 +28,8 @@ export interface OwnerCommandsOptions {
   readonly owners: OwnersFile;
   readonly clock: Clock;
   readonly signalingUrl: string;
+  /** As others reach it. */
+  readonly publicSignalingUrl: string;
 }
 
 /** A cocoon that was given to my owner. */
@@ -57,6 +61,13 @@ export interface RevokeAnswer {
   readonly kind: 'device' | 'share';
 }
 
+export interface RevokedToken {
+  readonly jti: string;
+  readonly kind: 'token';
+  /** The device or the owner that had redeemed it; null: nobody had, as far as this device knows. */
+  readonly put_out: string | null;
+}
+
 export class OwnerCommands {
   readonly #options: OwnerCommandsOptions;
 
@@ -71,7 +82,7 @@ export class OwnerCommands {
 
   /**
    * @param body a `TokenRequest` whose `cocoon` may be a name
-   * @throws MeshError usage | device_not_found | denied | owner_key_offline | signaling_unreachable
+   * @throws MeshError usage | device_not_found | denied | revoked | owner_key_offline | signaling_unreachable
    */
   async makeToken(body: Readonly<Record<string, unknown>>): Promise<TokenAnswer> {
     const { cocoon, ...rest } = body;
@@ -79,8 +90,7 @@ export class OwnerCommands {
     const token = tokenRequestOf({ ...rest, ...named });
     const { desk } = this.#options;
     if (desk.holdsKey) return desk.makeToken(token, null);
-    const { mesh, clock } = this.#options;
-    return askOwner(mesh, clock, {
+    return this.#ask({
       request: { op: 'token', token },
       read: (answer) => provenToken(answer, token, this.#known()),
     });
@@ -88,7 +98,8 @@ export class OwnerCommands {
 
   /**
    * Takes a cocoon that another owner shares, for all of my devices.
-   * @throws MeshError token_malformed | token_invalid | token_used | owner_key_offline | signaling_unreachable | …
+   * @throws MeshError token_malformed | token_invalid | token_used | token_expired | token_wrong_signaling |
+   * owner_key_offline | signaling_unreachable | …
    */
   async claim(text: string): Promise<ClaimAnswer> {
     return this.claimToken(await readSetupToken(text));
@@ -96,7 +107,7 @@ export class OwnerCommands {
 
   /** @throws MeshError as `claim` */
   async claimToken(token: SetupToken): Promise<ClaimAnswer> {
-    const { mesh, keyring, owners, signalingUrl } = this.#options;
+    const { mesh, keyring, owners, signalingUrl, publicSignalingUrl } = this.#options;
     const { grant, owner } = token;
     if (grant.scope !== 'co-own')
       throw new MeshError('token_invalid', 'This token adds a device to its owner and shares nothing', {
@@ -114,7 +125,10 @@ export class OwnerCommands {
       });
     }
     const known = mesh.shares().find(({ jti, coOwner }) => jti === grant.jti && coOwner === keys.id);
-    const share = known ?? (await mesh.claim(token, keys));
+    const refused = (thrown: unknown): never => {
+      throw refusedToken(thrown, grant, [signalingUrl, publicSignalingUrl]);
+    };
+    const share = known ?? (await mesh.claim(token, keys).catch(refused));
     await owners.noteClaim(grant.jti, signalingUrl);
     return this.#claimed(share);
   }
@@ -180,6 +194,29 @@ export class OwnerCommands {
     return { peer_id: peerId, name, kind: ending.kind };
   }
 
+  /**
+   * Voids a setup token of mine, and ends what came from it.
+   * @param text the token itself, or its name (jti)
+   * @param sure also one that somebody has redeemed
+   * @throws MeshError usage | token_malformed | token_invalid | not_found | revoked | owner_key_offline
+   */
+  async revokeToken(text: string, sure: boolean): Promise<RevokedToken> {
+    const { mesh, desk } = this.#options;
+    const jti = await this.#tokenName(text);
+    if (jti === mesh.membership?.jti)
+      throw new MeshError('usage', 'A device cannot void the token with which it came itself', {
+        hint: 'Run the command on another device, or stop this one and remove its home.',
+      });
+    const redeemed = this.#redeemedWith(jti);
+    if (redeemed !== null && !sure)
+      throw new MeshError('usage', `The token is redeemed, and ${redeemed.who} would be put out with it`, {
+        hint: `To end just that run \`${redeemed.ended}\`; to void the token all the same add --yes.`,
+      });
+    if (desk.holdsKey) await desk.revokeToken(jti);
+    else await this.#end({ op: 'revoke_token', jti }, { kind: 'token', jti });
+    return { jti, kind: 'token', put_out: redeemed?.who ?? null };
+  }
+
   /** @throws MeshError as `Rotation.prepare`, device_not_found */
   prepareRotation(
     recoveryCode: string,
@@ -204,12 +241,23 @@ export class OwnerCommands {
 
   /** Has something ended by a device that signs, and ends it here at once. */
   async #end(request: OwnerRequest, ending: Ending): Promise<void> {
-    const { mesh, clock } = this.#options;
-    const { records, list } = await askOwner(mesh, clock, {
+    const { records, list } = await this.#ask({
       request,
       read: (answer) => provenRevocation(answer, ending, this.#known()),
     });
-    await mesh.tellOwner(records, list);
+    await this.#options.mesh.tellOwner(records, list);
+  }
+
+  /** @throws MeshError revoked | owner_key_offline, and whatever a signing device answers */
+  async #ask<T>(question: OwnerQuestion<T>): Promise<T> {
+    const { mesh, clock } = this.#options;
+    // It is shown nobody any more whom it could ask, which would look as if they were only offline.
+    if (mesh.isRevoked)
+      throw new MeshError(
+        'revoked',
+        'The owner has revoked this device: nobody does anything for it any more',
+      );
+    return askOwner(mesh, clock, question);
   }
 
   #known(): Known {
@@ -255,6 +303,35 @@ export class OwnerCommands {
       if (isPeerId && (isKnown || sure)) return { peerId: nameOrPeerId, name: null };
       throw thrown;
     }
+  }
+
+  /** @throws MeshError token_malformed | token_invalid */
+  async #tokenName(text: string): Promise<string> {
+    if (key32Field.safeParse(text).success) return text;
+    try {
+      const { owner, grant } = await readSetupToken(text);
+      if (owner.id === this.#options.mesh.owner) return grant.jti;
+    } catch (cause) {
+      throw new MeshError('token_malformed', 'That is neither a setup token nor the name of one', {
+        cause,
+        hint: 'Give the whole token, or its jti as `cocoon audit` and `cocoon generate-token --json` show it.',
+      });
+    }
+    throw new MeshError('token_invalid', 'The setup token is of another owner', {
+      hint: 'Only its own owner can void it. A cocoon that it gave you is given back with `cocoon revoke NAME`.',
+    });
+  }
+
+  /** Who came with a token, and the command that puts just that out; null when nobody is known. */
+  #redeemedWith(jti: string): { readonly who: string; readonly ended: string } | null {
+    const { mesh } = this.#options;
+    const member = mesh.members().find((known) => known.jti === jti);
+    if (member) {
+      const who = this.#nameOf(member.peerId) ?? member.peerId;
+      return { who, ended: `cocoon revoke ${who}` };
+    }
+    const share = mesh.shares().find((known) => known.jti === jti && known.owner === mesh.owner);
+    return share ? { who: share.coOwner, ended: `cocoon owners remove ${share.coOwner}` } : null;
   }
 
   #ownerId(text: string): string {

@@ -183,6 +183,30 @@ export class OwnerDesk {
   }
 
   /**
+   * Voids a setup token and ends what came from it; once is enough. What a device asks for must be known here.
+   * @returns as `revokeDevice`
+   * @throws MeshError usage | not_found | overloaded | owner_key_offline
+   */
+  revokeToken(jti: string, asker: Asker = null): Promise<string> {
+    return this.inTurn(async (keys) => {
+      const { mesh, madeTokens } = this.#options;
+      if (mesh.membership?.jti === jti)
+        throw new MeshError('usage', 'The device that signs the revocation came with this token itself', {
+          hint: 'Run the command on another device that holds the secret, or rotate the secret.',
+        });
+      const ended = this.#entryAbout('token', jti);
+      if (ended !== null) return this.#toldAgain(ended);
+      const known = [...madeTokens(), ...mesh.members(), ...mesh.shares()];
+      if (asker !== null && !known.some((one) => one.jti === jti))
+        throw new MeshError('not_found', 'The device that was asked has not made such a token', {
+          hint: 'Run the command on the device that made it, or on any other that holds the secret.',
+        });
+      this.#assertRoom(asker);
+      return this.#revoke(keys, 'token', jti, 0);
+    });
+  }
+
+  /**
    * Ends everything that another owner was given until now.
    * @returns as `revokeDevice`
    * @throws MeshError usage | owner_not_found | overloaded | owner_key_offline | signaling_unreachable

@@ -50,6 +50,7 @@ export class OwnerMesh {
   sharesKnown: ProvenShare[] = [];
   list: string[] = [];
   isConnected = true;
+  isRevoked = false;
   /** What signaling's clock is ahead of this one. */
   clockOffsetMs = 0;
   /** Next hand-out fails with it. */

@@ -122,6 +122,19 @@ async function ended(by: OwnerKeys, content: Omit<Content, 'now'> & { now?: numb
 }
 
 describe('the end of something that was asked for', () => {
+  test('of a token is the owner’s word about this token', async () => {
+    const [jti, another] = ['A'.repeat(43), `B${'A'.repeat(42)}`];
+    const ending = { kind: 'token', jti } as const;
+    const answer = await ended(keys, { kind: 'token', subject: jti });
+    assert.equal(await provenRevocation(answer, ending, known), answer.revocations);
+    for (const wrong of [
+      await ended(anna, { kind: 'token', subject: jti }),
+      await ended(keys, { kind: 'token', subject: another }),
+      await ended(keys, { kind: 'device', subject: jti }),
+    ])
+      await assert.rejects(provenRevocation(wrong, ending, known));
+  });
+
   test('of a device is the owner’s word about this device', async () => {
     const ending = { kind: 'device', peerId: box } as const;
     const answer = await ended(keys, { kind: 'device', subject: box });

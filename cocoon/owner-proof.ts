@@ -74,6 +74,7 @@ export async function provenToken(
 /** What is to end. */
 export type Ending =
   | { readonly kind: 'device'; readonly peerId: string }
+  | { readonly kind: 'token'; readonly jti: string }
   /** What another owner was given of mine: every share of it that is known. */
   | { readonly kind: 'owner'; readonly owner: string; readonly shares: readonly ProvenShare[] }
   /** What my owner was given. */
@@ -105,6 +106,8 @@ function isEnd(entry: Revocation, ending: Ending): boolean {
   switch (ending.kind) {
     case 'device':
       return entry.kind === 'device' && entry.subject === ending.peerId;
+    case 'token':
+      return entry.kind === 'token' && entry.subject === ending.jti;
     case 'owner':
       return (
         entry.kind === 'owner' &&

@@ -52,6 +52,7 @@ const question: OwnerQuestion<OwnerAnswer> = { request: makeToken, read: async (
 const needAdmin: readonly OwnerRequest[] = [
   makeToken,
   { op: 'revoke', device: victim },
+  { op: 'revoke_token', jti: annas.jti },
   { op: 'remove_owner', owner: anna.id },
 ];
 
@@ -131,6 +132,7 @@ describe('the device with the secret', () => {
       (await there.entries()).map(({ kind, subject }) => [kind, subject]),
       [
         ['device', victim],
+        ['token', annas.jti],
         ['owner', anna.id],
       ],
     );
@@ -154,7 +156,10 @@ describe('the device with the secret', () => {
     for (const peer of others)
       for (const request of needAdmin) assert.equal(await ask(request, peer), 'denied', request.op);
     assert.deepEqual(there.list, []);
-    assert.equal(audit.lines.filter(({ event }) => event === 'owner.refused').length, others.length * 3);
+    assert.equal(
+      audit.lines.filter(({ event }) => event === 'owner.refused').length,
+      others.length * needAdmin.length,
+    );
     assert.ok(!audit.lines.some(({ event }) => event === 'token.made'));
   });
 
@@ -173,6 +178,8 @@ describe('the device with the secret', () => {
 
   test('ends nothing that is not there, and what has ended already only once', async () => {
     for (let random = 0; random < 3; random++) {
+      const jti = (await claimedShare(keys, anna, victim, 1)).share.jti;
+      assert.equal(await ask({ op: 'revoke_token', jti }), 'not_found');
       assert.equal(await ask({ op: 'revoke', device: await newPeerId() }), 'device_not_found');
       const { keys: nobody } = await newOwner();
       assert.equal(await ask({ op: 'remove_owner', owner: nobody.id }), 'owner_not_found');
@@ -180,10 +187,18 @@ describe('the device with the secret', () => {
     assert.deepEqual(there.list, []);
     for (let again = 0; again < 3; again++) {
       assert.equal(await ask({ op: 'revoke', device: victim }), 'ok');
+      assert.equal(await ask({ op: 'revoke_token', jti: annas.jti }), 'ok');
       assert.equal(await ask({ op: 'remove_owner', owner: anna.id }), 'ok');
       there.sharesKnown = [];
     }
-    assert.equal(there.list.length, 2);
+    assert.equal(there.list.length, 3);
+  });
+
+  test('does not void the token with which it came itself', async () => {
+    const { share } = await claimedShare(keys, anna, victim, 1);
+    there.known[0]!.member = memberOf(keys.id, { peerId: signer, jti: share.jti });
+    assert.equal(await ask({ op: 'revoke_token', jti: share.jti }), 'usage');
+    assert.deepEqual(there.list, []);
   });
 
   test('does thirty things a minute for one device, of whatever kind, and for others meanwhile', async () => {
@@ -201,6 +216,7 @@ describe('the device with the secret', () => {
     const places = limits.maxRevocations - 1_000;
     there.revocations = () => Array<string>(places).fill(filler);
     assert.equal(await ask({ op: 'revoke', device: victim }), 'overloaded');
+    assert.equal(await ask({ op: 'revoke_token', jti: annas.jti }), 'overloaded');
     assert.equal(await ask({ op: 'remove_owner', owner: anna.id }), 'overloaded');
   });
 

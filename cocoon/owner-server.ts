@@ -89,6 +89,8 @@ export class OwnerServer {
         return { revocations: this.#proofOf(await desk.removeOwner(request.owner, peerId)) };
       case 'revoke':
         return { revocations: this.#proofOf(await desk.revokeDevice(request.device, peerId)) };
+      case 'revoke_token':
+        return { revocations: this.#proofOf(await desk.revokeToken(request.jti, peerId)) };
       case 'renew':
         return { membership: await this.#renew(peerId) };
     }

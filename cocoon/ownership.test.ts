@@ -146,7 +146,7 @@ describe('a device without token and secret', () => {
   test('does not start when its secret is damaged, and leaves it as it is', async () => {
     await settle();
     await writeFile(home.secret, 'cocoon-secret-1.broken', { mode: 0o600 });
-    await assert.rejects(settle(), { code: 'key_corrupt' });
+    await assert.rejects(settle(), { code: 'key_corrupt', hint: /backup/ });
     assert.equal(await readFile(home.secret, 'utf8'), 'cocoon-secret-1.broken');
   });
 });
@@ -334,6 +334,7 @@ describe('a secret that is taken over', () => {
       await assert.rejects(use(wrong), (error: MeshError) => {
         assert.equal(error.code, 'key_corrupt');
         assert.match(error.message, why);
+        assert.match(error.hint, /^Copy the whole secret again/);
         assert.ok(wrong === '' || !error.message.includes(wrong.slice(20, 60)));
         return true;
       });

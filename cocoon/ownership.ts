@@ -172,7 +172,7 @@ function alreadyOwned(owner: string): MeshError {
 async function storedKeys({ home, owners }: OwnershipRequest, notes: string[]): Promise<OwnerKeys | null> {
   const text = await readKeyFile(home.secret);
   if (text === null) return null;
-  const keys = await keysOf(text, home.secret);
+  const keys = await keysOf(text, home.secret, restoreHint);
   const { membership } = owners.owners;
   if (membership && (await ownerOf(owners)) !== keys.id) {
     // The process ended between redeeming a token and putting the old secret away.
@@ -185,14 +185,26 @@ async function storedKeys({ home, owners }: OwnershipRequest, notes: string[]): 
   return null;
 }
 
-async function keysOf(text: string, where: string): Promise<OwnerKeys> {
+/** @param hint for what nobody has just typed; default: what to do about the text itself */
+async function keysOf(text: string, where: string, hint?: string): Promise<OwnerKeys> {
   try {
     return await ownerKeys(await secretFromText(text));
   } catch (cause) {
-    const why = cause instanceof MeshError ? `: ${cause.message}` : '';
-    throw new MeshError('key_corrupt', `${where} does not hold a secret${why}`, { cause });
+    const known = cause instanceof MeshError ? cause : null;
+    const next = hint ?? known?.hint;
+    throw new MeshError(
+      'key_corrupt',
+      `${where} does not hold a secret${known ? `: ${known.message}` : ''}`,
+      {
+        cause,
+        ...(next === undefined ? {} : { hint: next }),
+      },
+    );
   }
 }
+
+/** A damaged file of the home. */
+const restoreHint = 'Restore the file from a backup, or write the secret that you kept elsewhere into it.';
 
 /** COCOON_SECRET: this device is that owner's. A start does not fail for one that was replaced since. */
 async function adoptAtStart(

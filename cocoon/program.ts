@@ -41,7 +41,9 @@ export function createProgram(environment: Environment): Command {
     .exitOverride();
 
   const add = (parent: Command, name: string, example: string): Command =>
-    parent.command(name).addHelpText('after', `\nExample:\n  ${example}`).copyInheritedSettings(program);
+    withOwnHelp(
+      parent.command(name).addHelpText('after', `\nExample:\n  ${example}`).copyInheritedSettings(program),
+    );
 
   const upCommand = add(program, 'up', 'cocoon up --host 0.0.0.0 --service grafana:3000');
   up.describe(upCommand);
@@ -155,11 +157,25 @@ export function createProgram(environment: Environment): Command {
   return program;
 }
 
-/** What commander says of a command line, as an error of ours; null when it only showed its help. */
-export function usageError(thrown: CommanderError): MeshError | null {
-  if (thrown.exitCode === 0) return null;
-  if (thrown.code === 'commander.help') return new MeshError('usage', 'A command is needed');
-  return new MeshError('usage', thrown.message.replace(/^error: /, '').replaceAll('\n', ' '), {
-    hint: 'See cocoon --help.',
+/** What is wrong with the line of a command is explained by that command's own help. */
+function withOwnHelp(command: Command): Command {
+  return command.exitOverride((error) => {
+    throw usageError(error, pathOf(command)) ?? error;
   });
+}
+
+/** `cocoon secret use` */
+function pathOf(command: Command): string {
+  return command.parent ? `${pathOf(command.parent)} ${command.name()}` : command.name();
+}
+
+/**
+ * What commander says of a command line, as an error of ours; null when it only showed its help.
+ * @param command whose line it is
+ */
+export function usageError(thrown: CommanderError, command = 'cocoon'): MeshError | null {
+  if (thrown.exitCode === 0) return null;
+  const hint = `See \`${command} --help\`.`;
+  if (thrown.code === 'commander.help') return new MeshError('usage', 'A command is needed', { hint });
+  return new MeshError('usage', thrown.message.replace(/^error: /, '').replaceAll('\n', ' '), { hint });
 }

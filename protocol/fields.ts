@@ -46,7 +46,7 @@ export const protocolField = z.string().check(z.regex(/^[a-z0-9]+([.-][a-z0-9]+)
 export const versionField = z
   .string()
   .check(z.maxLength(64), z.regex(/^\d{1,9}\.\d{1,9}\.\d{1,9}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/));
-/** Semver range; parsed by whoever matches. */
+/** Semver range; parsed by whoever matches, who answers what is none with `badRange`. */
 export const rangeField = z.string().check(z.maxLength(128));
 
 export const serviceType = z.enum(['http', 'tcp']);

@@ -5,6 +5,7 @@ import { MeshError } from './errors.ts';
 import type { Grant, Redemption } from './grant.ts';
 import {
   assertGrantValidAt,
+  assertRightLasts,
   createSetupToken,
   grantSchema,
   peekGrant,
@@ -201,6 +202,14 @@ describe('a grant', () => {
     assert.equal(at(grant.nbf), 'valid');
     assert.equal(at(grant.exp - 1), 'valid');
     assert.equal(at(grant.exp), 'token_expired');
+  });
+
+  it('gives nothing from the moment on at which its right ends', () => {
+    assertRightLasts({ ...grant, until: grant.iat + 1 }, grant.iat);
+    assert.throws(() => assertRightLasts({ ...grant, until: grant.iat }, grant.iat), {
+      code: 'token_expired',
+      message: /right .* ended/,
+    });
   });
 
   it('holds at once at a signaling server whose clock is a little behind', () => {

@@ -221,6 +221,12 @@ export function assertGrantValidAt(grant: Grant, now: number): void {
   if (now >= grant.exp) throw new MeshError('token_expired');
 }
 
+/** @throws MeshError token_expired when what would come of the token has ended already */
+export function assertRightLasts({ until }: Grant, now: number): void {
+  if (until !== undefined && until <= now)
+    throw new MeshError('token_expired', `The right that the setup token gives ended at ${dateText(until)}`);
+}
+
 /**
  * The two signatures. `redeemer` signs with the key that its id names.
  * @param redeemerRecords of the redeeming owner, for a co-own token

@@ -1,6 +1,7 @@
 /** The public names of the wire. Siblings import these, or a file by its name. */
 
 export * from './bytes.ts';
+export * from './capability-query.ts';
 export * from './clock.ts';
 export * from './codec.ts';
 export * from './describe-messages.ts';
@@ -17,6 +18,7 @@ export * from './membership.ts';
 export * from './owner.ts';
 export * from './owner-messages.ts';
 export * from './peer-messages.ts';
+export * from './problem.ts';
 export * from './query-messages.ts';
 export * from './revocation.ts';
 export * from './rights.ts';

@@ -22,11 +22,12 @@ const request: OwnerRequest & { op: 'token' } = {
 };
 
 describe('a request to a device that holds the secret', () => {
-  it('is one of four, written and read as the same', () => {
+  it('is one of five, written and read as the same', () => {
     const requests: OwnerRequest[] = [
       request,
       { op: 'remove_owner', owner: otherOwner.id },
       { op: 'revoke', device: device.peerId },
+      { op: 'revoke_token', jti: 'A'.repeat(43) },
       { op: 'renew' },
     ];
     for (const each of requests) {
@@ -60,6 +61,7 @@ describe('a request to a device that holds the secret', () => {
     assert.throws(() => check(ownerRequestSchema, { op: 'revoke', device: otherOwner.id }), {
       code: 'bad_message',
     });
+    assert.throws(() => check(ownerRequestSchema, { op: 'revoke_token', jti: 'x' }), { code: 'bad_message' });
     assert.throws(() => check(ownerRequestSchema, { op: 'remove_owner', owner: device.peerId }), {
       code: 'bad_message',
     });

@@ -30,6 +30,7 @@ export const ownerRequestSchema = z.discriminatedUnion('op', [
   z.object({ op: z.literal('token'), token: tokenRequestSchema }),
   z.object({ op: z.literal('remove_owner'), owner: ownerIdField }),
   z.object({ op: z.literal('revoke'), device: peerIdField }),
+  z.object({ op: z.literal('revoke_token'), jti: key32Field }),
   /** A fresh membership for the asker itself, with the rights it has. */
   z.object({ op: z.literal('renew') }),
 ]);
@@ -53,7 +54,7 @@ export const ownerAnswerSchema = z.object({
   token: z.optional(tokenAnswerSchema),
   membership: z.optional(membershipProofSchema),
   share: z.optional(shareProofSchema),
-  /** The signed entry that ends what was asked to end, for `revoke` and `remove_owner`. */
+  /** The signed entry that ends what was asked to end, for all that revokes. */
   revocations: z.optional(revocationTellSchema),
   error: z.optional(
     z.object({

@@ -165,10 +165,14 @@ describe('a rotation', () => {
       code: 'key_corrupt',
       message: /not the one/,
     });
-    await assert.rejects(rotateOwner(rotated.records, recoveryCode, secret), { code: 'key_corrupt' });
+    await assert.rejects(rotateOwner(rotated.records, recoveryCode, secret), {
+      code: 'key_corrupt',
+      hint: /the one that was shown last/,
+    });
     await assert.rejects(rotateOwner(owner.records, await secretToText(secret), nextSecret), {
       code: 'key_corrupt',
       message: /starts with cocoon-recovery-1\./,
+      hint: /^Copy the whole recovery code again/,
     });
   });
 
@@ -331,7 +335,8 @@ describe('a secret as text', () => {
       [text.replace('.', '. '), /characters that do not belong/],
       [`${text.slice(0, -1)}é`, /characters that do not belong/],
     ];
+    const hint = /^Copy the whole secret again/;
     for (const [malformed, message] of cases)
-      await assert.rejects(secretFromText(malformed), { code: 'key_corrupt', message }, malformed);
+      await assert.rejects(secretFromText(malformed), { code: 'key_corrupt', message, hint }, malformed);
   });
 });

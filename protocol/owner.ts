@@ -128,7 +128,9 @@ export async function rotateOwner(
   const recoveryKey = await signingKeyFromSeed(seed);
   const expected = fromBase64Url(peekObject('owner-record', ownerRecordSchema, newest).recovery_key_hash);
   if (!equalBytes(await sha256(recoveryKey.publicKey), expected))
-    throw new MeshError('key_corrupt', 'The recovery code is not the one of this owner');
+    throw new MeshError('key_corrupt', 'The recovery code is not the one of this owner', {
+      hint: 'Each rotation of the secret gives a new code: use the one that was shown last.',
+    });
   const { content } = await deriveKeys(secret);
   const record = {
     ...content,
@@ -215,7 +217,9 @@ export async function secretFromText(text: string): Promise<OwnerSecret> {
     ? await openRotated(trimmed)
     : readHead(await openText(secretPrefix, trimmed, headBytes, 'secret'));
   if (isWeak(secret.seed))
-    throw new MeshError('key_corrupt', 'The secret is weak: it was not made at random');
+    throw new MeshError('key_corrupt', 'The secret is weak: it was not made at random', {
+      hint: 'Use one that `cocoon secret show` has printed; what somebody thought up can be guessed.',
+    });
   return secret;
 }
 
@@ -235,7 +239,10 @@ async function openRotated(text: string): Promise<OwnerSecret> {
     if (!ownerRecordsField.safeParse(records).success) throw new TypeError('not a list of records');
     await ownerKeys(secret);
   } catch (cause) {
-    throw new MeshError('key_corrupt', 'The secret and the records in it do not belong together', { cause });
+    throw new MeshError('key_corrupt', 'The secret and the records in it do not belong together', {
+      cause,
+      hint: copyAgain('secret'),
+    });
   }
   return secret;
 }
@@ -264,35 +271,44 @@ async function sealText(prefix: string, bytes: Uint8Array): Promise<string> {
 }
 
 async function openText(prefix: string, text: string, length: number, what: string): Promise<Bytes> {
-  if (!text.startsWith(prefix)) throw new MeshError('key_corrupt', `A ${what} starts with ${prefix}`);
+  if (!text.startsWith(prefix)) throw misread(what, `A ${what} starts with ${prefix}`);
   const sealed = text.slice(prefix.length);
   if (!/^[A-Za-z0-9_-]*$/.test(sealed))
-    throw new MeshError('key_corrupt', `The ${what} has characters that do not belong there`);
+    throw misread(what, `The ${what} has characters that do not belong there`);
   // Judged as text: what is cut off in the middle of a byte is incomplete before it is anything else.
   const sealedLength = Math.ceil(((length + checksumBytes) * 4) / 3);
-  if (sealed.length < sealedLength) throw new MeshError('key_corrupt', `The ${what} is not complete`);
-  if (sealed.length > sealedLength) throw new MeshError('key_corrupt', `The ${what} is too long`);
+  if (sealed.length < sealedLength) throw misread(what, `The ${what} is not complete`);
+  if (sealed.length > sealedLength) throw misread(what, `The ${what} is too long`);
   const bytes = isBase64Url(sealed) ? fromBase64Url(sealed) : new Uint8Array(length + checksumBytes);
   const body = bytes.slice(0, length);
   if (!equalBytes(await checksum(body), bytes.slice(length)))
-    throw new MeshError('key_corrupt', `The ${what} has a typing error`);
+    throw misread(what, `The ${what} has a typing error`);
   return body;
 }
 
 /** Of no fixed length, so that what was cut off looks like any other change. */
 async function openLongText(prefix: string, text: string, what: string): Promise<Bytes> {
-  if (text.length > maxSecretTextLength) throw new MeshError('key_corrupt', `The ${what} is too long`);
+  if (text.length > maxSecretTextLength) throw misread(what, `The ${what} is too long`);
   const sealed = text.slice(prefix.length);
   // What follows the head is what the prefix promises: without it the text would be of the other kind.
   if (sealed.length <= ((headBytes + checksumBytes) * 4) / 3 + 1)
-    throw new MeshError('key_corrupt', `The ${what} is not complete`);
+    throw misread(what, `The ${what} is not complete`);
   if (!/^[A-Za-z0-9_-]*$/.test(sealed))
-    throw new MeshError('key_corrupt', `The ${what} has characters that do not belong there`);
+    throw misread(what, `The ${what} has characters that do not belong there`);
   const bytes = isBase64Url(sealed) ? fromBase64Url(sealed) : new Uint8Array(checksumBytes);
   const body = bytes.slice(0, -checksumBytes);
   if (body.length === 0 || !equalBytes(await checksum(body), bytes.slice(-checksumBytes)))
-    throw new MeshError('key_corrupt', `The ${what} has a typing error or is not complete`);
+    throw misread(what, `The ${what} has a typing error or is not complete`);
   return body;
+}
+
+/** Somebody typed or pasted it, so that a look at what was kept helps; who read it from a file says so. */
+function misread(what: string, message: string): MeshError {
+  return new MeshError('key_corrupt', message, { hint: copyAgain(what) });
+}
+
+function copyAgain(what: string): string {
+  return `Copy the whole ${what} again, from its first to its last character; capital and small letters, - and _ differ.`;
 }
 
 async function derive(seed: Bytes, info: string): Promise<Bytes> {

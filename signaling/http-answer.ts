@@ -1,7 +1,8 @@
 /** What the HTTP routes answer with: JSON, problems (RFC 9457) with a code of the table, and the headers of both. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { MeshError } from '@cocoon-mesh/protocol';
+import type { MeshError } from '@cocoon-mesh/protocol';
+import { problemBody, problemText, problemType } from '@cocoon-mesh/protocol';
 import { RateLimited } from './rate-limits.ts';
 
 /** For answers that no browser shows: nothing may be loaded, nobody may frame them or guess their type. */
@@ -39,33 +40,17 @@ export function answerProblem(
     response.setHeader(name, value);
   // A body that nobody will read must not be taken for the next request.
   if (!request.complete) response.setHeader('Connection', 'close');
-  answer(response, error.status, 'application/problem+json', problemBody(error));
+  answer(response, error.status, problemType, bodyOf(error));
 }
 
 /** The same for a socket that speaks no more HTTP: an upgrade that is refused, a request that cannot be read. */
 export function rawProblem(error: MeshError): string {
-  const body = problemBody(error);
-  const headers = {
-    ...answerHeaders,
-    ...problemHeaders(error),
-    Connection: 'close',
-    'Content-Type': 'application/problem+json',
-    'Content-Length': String(Buffer.byteLength(body)),
-  };
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-  return `HTTP/1.1 ${error.status} Refused\r\n${lines.join('')}\r\n${body}`;
+  return problemText(error, { ...answerHeaders, ...problemHeaders(error) }, bodyOf(error));
 }
 
-function problemBody(error: MeshError): string {
-  const { code, message, hint, status } = error;
-  return JSON.stringify({
-    type: 'about:blank',
-    title: message,
-    status,
-    code,
-    ...(hint ? { detail: hint } : {}),
-    ...(error instanceof RateLimited ? { retry_after_ms: Math.ceil(error.retryAfterMs) } : {}),
-  });
+function bodyOf(error: MeshError): string {
+  const wait = error instanceof RateLimited ? { retry_after_ms: Math.ceil(error.retryAfterMs) } : {};
+  return problemBody(error, wait);
 }
 
 function problemHeaders(error: MeshError): Record<string, string> {

@@ -121,6 +121,13 @@ describe('the HTTP routes', () => {
     });
     const services = await call(run, `/cocoons/${anna.key.peerId}/services`, { token });
     assert.deepEqual(services.body, { services: [{ name: 'api', type: 'http' }] });
+    // As at a gateway.
+    for (const query of ['protocol=tasks&version=nonsense', `protocol=tasks&version=${'1'.repeat(300)}`, ''])
+      assert.equal(
+        (await call(run, `/cocoons/by-capability?${query}`, { token })).code,
+        'bad_message',
+        query,
+      );
     const found = await call(run, '/cocoons/by-capability?protocol=tasks&version=^1.0.0', { token });
     assert.deepEqual(
       (found.body['cocoons'] as { name: string }[]).map(({ name }) => name),

@@ -9,9 +9,12 @@ import {
   MeshError,
   authChallengeRequest,
   authTokenRequest,
+  badRange,
   claimRequest,
   decodeJson,
   limits,
+  missingProtocol,
+  rangeField,
   toMeshError,
   verifyDeviceRecord,
 } from '@cocoon-mesh/protocol';
@@ -216,9 +219,9 @@ export class HttpApi {
     const { presence, rates } = this.#options.desk.parts;
     await rates.countIdentity('lookup', peerId);
     const protocol = query.get('protocol');
-    if (protocol === null) throw new MeshError('bad_message', 'The query needs a protocol');
+    if (protocol === null) throw missingProtocol();
     const range = query.get('version') ?? '*';
-    if (range.length > 128) throw new MeshError('bad_message', 'The version is not a semver range');
+    if (!rangeField.safeParse(range).success) throw badRange();
     const cocoons = matching(presence.ofOwner(owner), protocol, range).map(({ peer }) => ({
       ...describedRecord(peer.record),
       owner,

@@ -1,6 +1,6 @@
 /** Who offers a capability: protocol exact, version by a semver range, least loaded first. */
 
-import { MeshError } from '@cocoon-mesh/protocol';
+import { badRange } from '@cocoon-mesh/protocol';
 import { Range, maxSatisfying } from 'semver';
 import type { OnlinePeer } from './presence.ts';
 
@@ -28,6 +28,6 @@ function parseRange(range: string): Range {
   try {
     return new Range(range);
   } catch (cause) {
-    throw new MeshError('bad_message', 'The version is not a semver range', { cause });
+    throw badRange(cause);
   }
 }

@@ -17,6 +17,7 @@ import type {
 import {
   MeshError,
   assertGrantValidAt,
+  assertRightLasts,
   hashObject,
   limits,
   peekGrant,
@@ -144,8 +145,9 @@ export class Ownership {
     const known = await store.claim(jti);
     // The receipt of somebody else would prove nothing, which says less than this.
     if (known && known.redeemer !== named) throw new MeshError('token_used');
-    // A repeated redemption may come late: its first time was in time.
-    if (!known) assertInTime(grant, now);
+    // A repeated redemption may come late: its first time was in time. Of a right that has ended nothing comes.
+    if (!known) assertGrantValidAt(grant, now);
+    assertRightLasts(grant, now);
     const receipt = known?.receipt ?? (await signReceipt(receiptKey, { jti, redeemer: named, now }));
     const about = { jti, owner: owner.id, scope, redeemer: named };
     const claim = { ...about, grantHash, receipt, claimedAt: now, expires };
@@ -277,12 +279,6 @@ async function verifyList(
     const after = { n: known.length, hash: toBase64Url(await hashObject(last)) };
     return { whole: [...known, ...list], entries: await verifyRevocations(list, owner, after) };
   }
-}
-
-function assertInTime(grant: Grant, now: number): void {
-  assertGrantValidAt(grant, now);
-  if (grant.until !== undefined && grant.until <= now)
-    throw new MeshError('token_expired', 'The right that the setup token gives has ended');
 }
 
 /** @throws MeshError token_invalid | denied */

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import type { DeviceEntry, OwnerKeys, ShareProof } from '@cocoon-mesh/protocol';
+import type { DeviceEntry, OwnerKeys, Redemption, ShareProof } from '@cocoon-mesh/protocol';
 import {
   generateSigningKey,
   limits,
@@ -208,6 +208,20 @@ describe('a cocoon that is given to another owner', () => {
     await g.close();
     const { welcome } = await TestPeer.member(run.server.url, gpu);
     assert.deepEqual(welcome.shares, []);
+  });
+
+  test('is not given any more when that date is over, also not again to who had it', async () => {
+    await using run = await startTestServer();
+    const { rita, tom, gpu, t, proof } = await shared(run, seconds(run.clock) + 5);
+    const code = async (redemption: Redemption): Promise<string> => {
+      t.send({ type: 'claim', id: 4, redemption });
+      return (await t.next('error', ['device'])).code;
+    };
+    run.clock.step(5_000);
+    assert.equal(await code(proof.redemption), 'token_expired');
+    const terms = { until: seconds(run.clock) };
+    const late = await newCoOwnRedemption(rita, run, gpu.key.peerId, tom, terms);
+    assert.equal(await code(late), 'token_expired');
   });
 
   test('stays given through a restart', async () => {

@@ -36,7 +36,18 @@ export async function audit({ home, output }: CommandContext, flags: AuditFlags)
 }
 
 /** Who it is about, by the first of these that an event tells. */
-const whoFields = ['peer', 'redeemer', 'second', 'member', 'co_owner', 'device', 'removed'] as const;
+const whoFields = [
+  'peer',
+  'redeemer',
+  'second',
+  'member',
+  'co_owner',
+  'asker',
+  'device',
+  'removed',
+  // Whose word it is, where nobody else is told of: who gave a cocoon back, revoked a token, changed the secret.
+  'owner',
+] as const;
 
 function entryText({ n: _n, time, event, prev: _prev, hash: _hash, ...fields }: AuditEntry): string {
   const who = whoFields.find((name) => typeof fields[name] === 'string');

@@ -74,8 +74,8 @@ async function unlisted(client: ControlClient, { cocoon, service = [] }: Options
 }
 
 /** Beside the token, so that `cocoon generate-token > file` writes nothing but the token. */
-function nextText({ scope, signaling, expires_at: expiresAt }: TokenAnswer, grant: Grant): string {
-  const works = `Works once, until ${expiresAt}.`;
+function nextText({ scope, jti, signaling, expires_at: expiresAt }: TokenAnswer, grant: Grant): string {
+  const works = `Works once, until ${expiresAt}; \`cocoon revoke --token ${jti}\` voids it before.`;
   const gives = `It gives ${givenText(grant)}${untilText(grant)}.`;
   if (scope === 'co-own')
     return [

@@ -1,20 +1,20 @@
-/** `cocoon logs`: the daemon's log, from its file, so that it can be read after a crash, too. */
+/**
+ * `cocoon logs`: the logs of the daemon and of `cocoon signaling`, whichever ran with this home, from their files, so
+ * that they can be read after a crash, too.
+ */
 
-import { open, stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
-import { isMissing } from '../key-file.ts';
-import type { Output } from '../output.ts';
+import type { LogEntry } from '../log-tail.ts';
+import { LogTail, inOrder } from '../log-tail.ts';
 import { pause } from '../until-ended.ts';
 
-/** The end of the file is read, however long it is. */
-const tailBytes = 1024 * 1024;
 const followEveryMs = 300;
 
 export function describe(command: Command): void {
   command
-    .description('The log of the device.')
+    .description('The log of the device, and of `cocoon signaling` where it runs with the same home.')
     .option('-n, --lines <n>', 'how many of the last lines', '100')
     .option('-f, --follow', 'go on with what is written from now on');
 }
@@ -25,65 +25,24 @@ export async function logs(
 ): Promise<void> {
   if (!/^\d{1,6}$/.test(options.lines)) throw new MeshError('usage', '--lines is a number');
   const count = Number(options.lines);
-  let { text, end } = await read(home.log, null);
-  show(
-    output,
-    count === 0
-      ? ''
-      : text
-          .split('\n')
-          .slice(-count - 1)
-          .join('\n'),
-  );
+  const tails = [new LogTail(home.log), new LogTail(home.signalingLog)];
+  const read = async (): Promise<LogEntry[]> => inOrder(await Promise.all(tails.map((tail) => tail.read())));
+  const show = (entries: readonly LogEntry[]): void => {
+    for (const { fields } of entries) output.say(fields, lineText(fields));
+  };
+  const last = await read();
+  if (!tails.some(({ isThere }) => isThere))
+    throw new MeshError('not_found', `There is no log at ${home.log}`, {
+      hint: 'It is made by `cocoon up`, `cocoon run` or `cocoon signaling`; with another --home it is there.',
+    });
+  show(count === 0 ? [] : last.slice(-count));
   while (options.follow) {
     await pause(followEveryMs);
-    ({ text, end } = await read(home.log, end));
-    show(output, text);
+    show(await read());
   }
 }
 
-/** What was written since `from`; from its beginning when the file is another one by now. */
-async function read(path: string, from: number | null): Promise<{ text: string; end: number }> {
-  try {
-    const { size } = await stat(path);
-    const start = from === null ? Math.max(0, size - tailBytes) : size < from ? 0 : from;
-    const file = await open(path, 'r');
-    try {
-      const bytes = Buffer.alloc(size - start);
-      await file.read(bytes, 0, bytes.length, start);
-      // A line that is being written is left for the next look.
-      const whole = bytes.subarray(0, bytes.lastIndexOf(10) + 1);
-      return { text: whole.toString(), end: start + whole.length };
-    } finally {
-      await file.close();
-    }
-  } catch (cause) {
-    if (isMissing(cause))
-      throw new MeshError('not_found', `There is no log at ${path}`, {
-        cause,
-        hint: 'It is made when the device starts.',
-      });
-    throw cause;
-  }
-}
-
-function show(output: Output, text: string): void {
-  for (const line of text.split('\n')) {
-    if (line === '') continue;
-    const entry = parse(line);
-    output.say(entry, lineText(entry));
-  }
-}
-
-function parse(line: string): Record<string, unknown> {
-  try {
-    return JSON.parse(line) as Record<string, unknown>;
-  } catch {
-    return { msg: line };
-  }
-}
-
-function lineText({ time = '', level = '', msg = '', ...fields }: Record<string, unknown>): string {
+function lineText({ time = '', level = '', msg = '', ...fields }: LogEntry['fields']): string {
   const rest = Object.entries(fields).map(
     ([name, value]) => ` ${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
   );

@@ -43,6 +43,8 @@ const routes: Readonly<Record<string, Route>> = {
   'POST /claims': (commands, { token }) => commands.owner.claim(text(token)),
   'GET /owners': (commands) => commands.owner.owners(),
   'POST /owners/remove': (commands, { owner }) => commands.owner.removeOwner(text(owner)),
+  'POST /tokens/revoke': (commands, { token, sure }) =>
+    commands.owner.revokeToken(text(token), sure === true),
   'POST /revocations': (commands, { device, sure }) => commands.owner.revoke(text(device), sure === true),
   'POST /rotation': (commands, { recovery_code: code, keep, without, unrevoke, revoked_since: since }) =>
     commands.owner.prepareRotation(text(code), texts(keep), texts(without), {

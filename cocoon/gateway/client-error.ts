@@ -4,10 +4,9 @@
  */
 
 import type { Server } from 'node:http';
-import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '@cocoon-mesh/protocol';
-import { MeshError } from '@cocoon-mesh/protocol';
+import { MeshError, problemText } from '@cocoon-mesh/protocol';
 import { Socket } from 'node:net';
 
 const lingerMs = 2_000;
@@ -39,16 +38,4 @@ export function answerClientErrors(server: Server, clock: Clock): void {
       ),
     );
   });
-}
-
-function problemText(error: MeshError): string {
-  const body = JSON.stringify({ title: error.message, status: error.status, code: error.code });
-  return [
-    `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}`,
-    'Content-Type: application/problem+json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Connection: close',
-    '',
-    body,
-  ].join('\r\n');
 }

@@ -95,6 +95,7 @@ function lonelyMesh(): Mesh {
     disconnect: () => undefined,
     ownerRecords: null,
     membership: null,
+    isRevoked: false,
     signedMembership: () => null,
     members: () => [],
     shares: () => [],
@@ -359,6 +360,8 @@ describe('the gateway', () => {
       const answer = await ask(`/cocoons/by-capability?protocol=tasks&version=${version}`, bearer);
       assert.equal(answer.status, 400);
       assert.equal(answer.headers['content-type'], 'application/problem+json');
+      // As at signaling.
+      assert.equal((JSON.parse(answer.text) as { code: string }).code, 'bad_message');
     }
   });
 

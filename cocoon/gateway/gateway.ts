@@ -8,7 +8,7 @@ import { createServer } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Device, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock, RawHeaders } from '@cocoon-mesh/protocol';
-import { MeshError, toMeshError } from '@cocoon-mesh/protocol';
+import { MeshError, badRange, missingProtocol, rangeField, toMeshError } from '@cocoon-mesh/protocol';
 import { withoutFields } from '@cocoon-mesh/proxy';
 import { answerError, httpServerOptions, serveRequests } from '@cocoon-mesh/proxy/index.node.ts';
 import { satisfies, validRange } from 'semver';
@@ -157,9 +157,8 @@ export class Gateway {
   #withCapability(query: URLSearchParams): DeviceView[] {
     const protocol = query.get('protocol');
     const range = query.get('version') ?? '*';
-    if (protocol === null) throw new MeshError('usage', 'The parameter protocol is needed');
-    if (validRange(range) === null)
-      throw new MeshError('usage', 'The parameter version is not a semver range');
+    if (protocol === null) throw missingProtocol();
+    if (!rangeField.safeParse(range).success || validRange(range) === null) throw badRange();
     return this.#options
       .devices()
       .filter(

@@ -109,6 +109,19 @@ export function engineContract(name: string, engines: ContractPair): void {
       }
     });
 
+    it('answers as the DTLS server whoever offers to be the client', async () => {
+      const setups: string[] = [];
+      const sdp = (text: string, type: 'offer' | 'answer'): string => {
+        const description = parseDescription(text, type);
+        const asked = type === 'offer' ? { ...description, setup: 'active' as const } : description;
+        setups.push(asked.setup);
+        return formatDescription(asked);
+      };
+      await using pair = await introduce(offering, answering, { sdp });
+      assert.ok(pair.offerer.connection);
+      assert.deepEqual(setups, ['active', 'passive']);
+    });
+
     it('refuses an offer without or with two fingerprints, and lives on', async () => {
       for (const spoil of [
         withoutFingerprint,

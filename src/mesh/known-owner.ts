@@ -14,6 +14,7 @@ import {
   verifyOwnerRecords,
 } from '@cocoon-mesh/protocol';
 import { FirstRedeemers } from './first-redeemers.ts';
+import { Outdated } from './refusal.ts';
 import { RevocationList } from './revocation-list.ts';
 import { supersedes } from './supersedes.ts';
 import type { TrustListener } from './trust-event.ts';
@@ -140,8 +141,7 @@ export class KnownOwner {
 
   /** Why a right that this owner gave does not stand, or null. `now` in seconds. */
   objection(right: GivenRight, now: number): MeshError | null {
-    if (this.outdates(right))
-      return new MeshError('membership_invalid', 'It is of an epoch before the last rotation');
+    if (this.outdates(right)) return new Outdated();
     if (this.#isRevoked(right)) return new MeshError('revoked');
     if (this.#firstBefore(right) !== null)
       return new MeshError('membership_invalid', 'The setup token was redeemed by another device first');

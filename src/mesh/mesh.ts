@@ -161,6 +161,8 @@ export interface Mesh {
   /** The newest records of my owner. */
   readonly ownerRecords: OwnerRecords | null;
   readonly membership: ProvenMembership | null;
+  /** My owner has revoked me, as far as I or signaling know. */
+  readonly isRevoked: boolean;
   /** Every device of my owner that is known, me included: what a rotation signs anew. */
   members(): readonly ProvenMembership[];
   /** What my owner signed last for a device of its own, also when that was revoked since; null when unknown. */

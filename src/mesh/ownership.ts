@@ -14,8 +14,9 @@ import type {
   SetupToken,
   ShareProof,
 } from '@cocoon-mesh/protocol';
-import { MeshError, redeem, toMeshError, verifyMembership } from '@cocoon-mesh/protocol';
+import { MeshError, assertRightLasts, redeem, toMeshError, verifyMembership } from '@cocoon-mesh/protocol';
 import type { Directory } from './directory.ts';
+import { refusalLevel } from './refusal.ts';
 import type { Welcome } from './signaling-client.ts';
 import type { Trust } from './trust.ts';
 
@@ -144,6 +145,8 @@ export class Ownership {
       throw new MeshError('token_invalid', 'The setup token is for a new device, not for another owner');
     if (token.owner.id === keys.id || token.owner.id === trust.owner)
       throw new MeshError('already_owned', 'The cocoon is your own already');
+    // By my own clock, too: the token would be used up for nothing.
+    assertRightLasts(token.grant, trust.now);
     const redemption = await redeem(token, keys.key, keys.id, keys.records);
     const answer = await request((id) => ({ type: 'claim', id, redemption }));
     if (answer.type !== 'claimed') throw new MeshError('bad_message');
@@ -169,7 +172,7 @@ export class Ownership {
 
   #refused(message: string, thrown: unknown): void {
     const { code, message: why } = toMeshError(thrown);
-    this.#options.log('warn', message, { code, why });
+    this.#options.log(refusalLevel(thrown), message, { code, why });
   }
 }
 

@@ -41,6 +41,7 @@ import type {
   StreamHandler,
 } from './mesh.ts';
 import { Ownership } from './ownership.ts';
+import { refusalLevel } from './refusal.ts';
 import { RevocationNews } from './revocation-news.ts';
 import { SelfRecords } from './self-records.ts';
 import { SessionProbes } from './session-probes.ts';
@@ -132,7 +133,8 @@ class PeerMesh implements Mesh {
       pinned: (next) => void this.#save(store.savePins({ ...next })),
       rejected: (peerId, error) => {
         const { code, message: why } = toMeshError(error);
-        log('warn', 'Signaling named a device that proves nothing', { peer: peerId, code, why });
+        const level = refusalLevel(error);
+        log(level, 'Signaling named a device that proves nothing', { peer: peerId, code, why });
       },
     });
     this.#signaling = new SignalingExchange(options, () => this.#parts(), {
@@ -207,9 +209,7 @@ class PeerMesh implements Mesh {
       self: key.peerId,
       owner: () => trust.owner,
       // Whoever holds the secret can undo it, and has to see whom to leave out.
-      revoked: () =>
-        options.signs?.() !== true &&
-        (trust.problem?.code === 'revoked' || isRevokedBy(this.#signaling.state)),
+      revoked: () => options.signs?.() !== true && this.isRevoked,
       description: () => this.#records.self,
       load: () => this.#signaling.load,
     });
@@ -230,6 +230,10 @@ class PeerMesh implements Mesh {
 
   get membership(): ProvenMembership | null {
     return this.#trust.proven;
+  }
+
+  get isRevoked(): boolean {
+    return this.#trust.problem?.code === 'revoked' || isRevokedBy(this.#signaling.state);
   }
 
   get signaling(): SignalingState {
@@ -490,9 +494,10 @@ class PeerMesh implements Mesh {
     try {
       await this.#saved.written();
     } catch (cause) {
-      throw new MeshError('storage_failed', 'It counts from now on, but it could not be stored', {
+      const why = cause instanceof MeshError ? `: ${cause.message}` : '';
+      throw new MeshError('storage_failed', `It counts from now on, but it could not be stored${why}`, {
         cause,
-        hint: 'Make room, or the folder writable, and run the command once more; otherwise the next start forgets it.',
+        hint: 'Free some disk space, or make the folder writable, and do the same once more before this device is started again: a start forgets what was not stored.',
       });
     }
   }

@@ -16,6 +16,8 @@ export const httpServerOptions: ServerOptions = {
   maxHeaderSize: maxHttpHeaderSize,
   // The limit on a whole request would end every long upload; heads keep theirs (`headersTimeout`, 60 s).
   requestTimeout: 0,
+  // The default of 5 s ends connections that a client on a busy machine is about to use again.
+  keepAliveTimeout: 75_000,
   // Events of a stream leave at once, not when a packet is full.
   noDelay: true,
   insecureHTTPParser: false,

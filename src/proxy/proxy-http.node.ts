@@ -14,6 +14,8 @@ import {
   type InformationalHead,
   limits,
   MeshError,
+  problemBody,
+  problemType,
   type RawHeaders,
   type RequestHead,
   ResetCode,
@@ -90,19 +92,8 @@ export async function proxyUpgrade(
 
 /** `application/problem+json` with the code, as everywhere in the gateway. */
 export function answerError(response: ServerResponse, error: MeshError): void {
-  const { code, message, hint } = error.toJSON();
-  const body = JSON.stringify({
-    title: message,
-    status: error.status,
-    code,
-    ...(hint === '' ? {} : { hint }),
-  });
-  const headers = [
-    'Content-Type',
-    'application/problem+json',
-    'Content-Length',
-    String(Buffer.byteLength(body)),
-  ];
+  const body = problemBody(error);
+  const headers = ['Content-Type', problemType, 'Content-Length', String(Buffer.byteLength(body))];
   if (error.status === 503) headers.push('Retry-After', '1');
   if (error.status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS');
   response.writeHead(error.status, headers);

@@ -312,7 +312,8 @@ test(
     await once(daemon, 'message');
     const group = await groupOf(task.id);
     const began = () => readFile(file(task.id, join('work', 'began')), 'utf8');
-    assert.equal(await until(began), 'x\n');
+    // The file is there before the word is in it.
+    await until(async () => assert.equal(await began(), 'x\n'));
     daemon.kill('SIGKILL');
     await once(daemon, 'exit');
     assert.ok((await groupMembers(group)).length > 0);

@@ -57,6 +57,15 @@ export interface SignIn {
   readonly signature: string;
 }
 
+export interface TicketChange {
+  /** Another one than that which the server names. */
+  readonly key?: SigningKey;
+  /** Seconds since it was made; below 0 in the future. */
+  readonly age?: number;
+  /** Seconds. */
+  readonly lifetime?: number;
+}
+
 interface Client {
   readonly socket: WebSocket;
   peerId: string;
@@ -114,6 +123,11 @@ export class HostileSignaling {
     return this.#key.publicKey;
   }
 
+  /** A receipt for whom it likes. */
+  async receipt(jti: string, redeemer: string): Promise<string> {
+    return signReceipt(this.#key, { jti, redeemer, now: Math.floor(Date.now() / 1000) });
+  }
+
   entry(peerId: string): DeviceEntry {
     const entry = this.#entries.get(peerId);
     if (!entry) throw new Error(`${peerId} has not signed in`);
@@ -132,17 +146,18 @@ export class HostileSignaling {
   }
 
   /** A ticket for whom it likes. */
-  async mint(offerer: string, answerer: string): Promise<string> {
+  async mint(offerer: string, answerer: string, change: TicketChange = {}): Promise<string> {
     const now = Math.floor(Date.now() / 1000);
-    const ticket = await signTicket(this.#key, {
+    const { key = this.#key, age = 0, lifetime = limits.ticketLifetimeMs / 1000 } = change;
+    const ticket = await signTicket(key, {
       jti: nonce(),
       owner: `own_${'A'.repeat(43)}`,
       offerer,
       answerer,
       nonce: nonce(),
       scopes: ['session'],
-      iat: now,
-      exp: now + limits.ticketLifetimeMs / 1000,
+      iat: now - age,
+      exp: now - age + lifetime,
     });
     this.tickets.push(ticket);
     return ticket;
@@ -234,7 +249,7 @@ export class HostileSignaling {
 
   async #claim(client: Client, { id, redemption }: ClientMessage & { type: 'claim' }): Promise<void> {
     const { redeemer } = redemption;
-    const receipt = await this.#receipt(redemption.grant, redeemer);
+    const receipt = await this.receipt(peekGrant(redemption.grant).jti, redeemer);
     write(client.socket, { type: 'claimed', id, receipt });
     await this.#share({ kind: 'claim', redemption, receipt });
   }
@@ -260,7 +275,7 @@ export class HostileSignaling {
     this.signIns.push({ peerId, clientNonce, serverNonce, time, signature: message.signature });
     const now = Math.floor(Date.now() / 1000);
     const { redemption } = message;
-    const receipt = redemption && (await this.#receipt(redemption.grant, redemption.redeemer));
+    const receipt = redemption && (await this.receipt(peekGrant(redemption.grant).jti, redemption.redeemer));
     const membership =
       message.membership ??
       (redemption && receipt ? ({ kind: 'claim', redemption, receipt } as const) : null);
@@ -289,11 +304,6 @@ export class HostileSignaling {
         .map(({ proof }) => proof),
       revocations: [],
     });
-  }
-
-  async #receipt(grantJws: string, redeemer: string): Promise<string> {
-    const { jti } = peekGrant(grantJws);
-    return signReceipt(this.#key, { jti, redeemer, now: Math.floor(Date.now() / 1000) });
   }
 
   #tell(entry: DeviceEntry): void {

@@ -376,7 +376,10 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     await listed(desk.mesh, phone.key.peerId);
     await desk.mesh.ping(phone.key.peerId);
     store.isFull = true;
-    await assert.rejects(revoke(desk, root, 'device', phone.key.peerId), { code: 'storage_failed' });
+    await assert.rejects(revoke(desk, root, 'device', phone.key.peerId), {
+      code: 'storage_failed',
+      hint: /do the same once more before this device is started again/,
+    });
     assert.ok(!desk.mesh.devices().some(({ peerId }) => peerId === phone.key.peerId));
     const list = desk.mesh.revocations();
     assert.equal(list.length, 1);

@@ -8,165 +8,21 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import {
-  capabilityOpenSchema,
-  concat,
-  encode,
-  streamProtocols,
-  queryOpenSchema,
-  tasksOpenSchema,
-  utf8,
-} from '@cocoon-mesh/protocol';
-import { HostileSignaling } from '../doubles/hostile-signaling.ts';
+  browser,
+  cellsOf,
+  coOwner,
+  enrolled,
+  everything,
+  guestOfCapability,
+  guestOfService,
+  nothing,
+  refusedWith,
+  services,
+} from './access-cells.ts';
 import { CocoonProcess, command, enroll, failure, sees } from './cocoon-process.ts';
 import { Origin } from './origin.ts';
 import { foreignName } from './shares.ts';
-import { WirePeer, outcome } from './wire-peer.ts';
-
-/** What a cell says: `ok`, a status, or the code of the refusal. */
-interface Cells {
-  readonly 'see device': string;
-  readonly introduction: string;
-  readonly session: string;
-  readonly 'proxy web': string;
-  readonly 'proxy hidden': string;
-  readonly 'forward db': string;
-  readonly query: string;
-  readonly 'capability embeddings': string;
-  readonly 'capability llm.chat': string;
-  readonly 'read tasks': string;
-  readonly 'run tasks': string;
-  readonly 'token making': string;
-  readonly revoke: string;
-  readonly 'secret and configuration': string;
-}
-
-/** Let in: this version has nobody behind the door yet, which is said only to those who may open it. */
-const letIn = 'unsupported';
-/** Let in, and told that nothing was asked. */
-const answered = 'answered';
-
-const everything: Cells = {
-  'see device': 'web hidden db',
-  introduction: 'ok',
-  session: 'ok',
-  'proxy web': '200',
-  'proxy hidden': '200',
-  'forward db': 'connected',
-  query: answered,
-  'capability embeddings': letIn,
-  'capability llm.chat': letIn,
-  'read tasks': answered,
-  'run tasks': answered,
-  'token making': 'ok',
-  revoke: 'ok',
-  'secret and configuration': 'unsupported',
-};
-
-const nothing: Cells = {
-  'see device': 'nothing',
-  introduction: 'none',
-  session: 'not_found',
-  'proxy web': 'not_found',
-  'proxy hidden': 'not_found',
-  'forward db': 'not_found',
-  query: 'not_found',
-  'capability embeddings': 'not_found',
-  'capability llm.chat': 'not_found',
-  'read tasks': 'not_found',
-  'run tasks': 'not_found',
-  'token making': 'not_found',
-  revoke: 'not_found',
-  'secret and configuration': 'not_found',
-};
-
-/** Seen nothing of, and every try ends with this code. */
-function refusedWith(code: string): Cells {
-  const { 'see device': seen, introduction, ...rest } = nothing;
-  const cells = Object.fromEntries(Object.keys(rest).map((cell) => [cell, code])) as typeof rest;
-  return { 'see device': seen, introduction, ...cells };
-}
-
-const enrolled: Cells = { ...everything, 'token making': 'denied', revoke: 'denied' };
-const browser: Cells = { ...enrolled, 'run tasks': 'denied' };
-const coOwner: Cells = { ...enrolled, 'run tasks': 'denied' };
-
-const guestOfService: Cells = {
-  ...coOwner,
-  'see device': 'web',
-  'proxy hidden': 'service_not_found',
-  'forward db': 'service_not_found',
-  query: 'denied',
-  'capability embeddings': 'denied',
-  'capability llm.chat': 'denied',
-  'read tasks': 'denied',
-};
-
-const guestOfCapability: Cells = {
-  ...guestOfService,
-  'see device': '',
-  'proxy web': 'service_not_found',
-  'capability embeddings': letIn,
-};
-
-const services = ['web', 'hidden', 'db'];
-
-async function cellsOf(peer: WirePeer, box: CocoonProcess, victim: string): Promise<Cells> {
-  const { peerId } = box;
-  const listed = peer.mesh.devices().find((device) => device.peerId === peerId);
-  const names = new Set(listed?.services.map(({ name }) => name));
-  const tasks = (verb: 'read' | 'run'): Promise<string> =>
-    peer.stream(peerId, streamProtocols.tasks, encode(tasksOpenSchema, { verb }));
-  const capability = (protocol: string): Promise<string> =>
-    peer.stream(peerId, streamProtocols.capability, encode(capabilityOpenSchema, { protocol }));
-  const owner = (request: Parameters<WirePeer['owner']>[1]): Promise<string> =>
-    outcome(async () => (await peer.owner(peerId, request)).error?.code ?? 'ok');
-  const before = await accepted(box, peer.peerId);
-  const session = await peer.session(peerId);
-  return {
-    'see device': listed ? services.filter((name) => names.has(name)).join(' ') : 'nothing',
-    introduction: (await accepted(box, peer.peerId)) > before ? 'ok' : 'none',
-    session,
-    'proxy web': await peer.proxy(peerId, 'web'),
-    'proxy hidden': await peer.proxy(peerId, 'hidden'),
-    'forward db': await peer.forward(peerId, 'db'),
-    query: await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type: 'list_tasks' })),
-    'capability embeddings': await capability('embeddings'),
-    'capability llm.chat': await capability('llm.chat'),
-    'read tasks': await tasks('read'),
-    'run tasks': await tasks('run'),
-    'token making': await owner({
-      op: 'token',
-      token: { scope: 'enroll', expires_s: 60, admin: false, services: [], capabilities: [] },
-    }),
-    revoke: await owner({ op: 'revoke', device: victim }),
-    'secret and configuration': await outcome(async () => {
-      const codes = new Set<string>();
-      for (const op of ['secret', 'rotate', 'config', 'plugins', 'services'])
-        codes.add((await peer.ownerRaw(peerId, packedOp(op))).error?.code ?? 'ok');
-      return [...codes].join(' ');
-    }),
-  };
-}
-
-interface AuditLine {
-  readonly event: string;
-  readonly peer?: string;
-  readonly code?: string | null;
-}
-
-async function auditOf(cocoon: CocoonProcess): Promise<AuditLine[]> {
-  const { stdout } = await cocoon.command(['audit', '--json']);
-  return stdout
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line) as AuditLine);
-}
-
-/** Introductions with a peer that the device accepted, by its own audit. */
-async function accepted(cocoon: CocoonProcess, peerId: string): Promise<number> {
-  return (await auditOf(cocoon)).filter(({ event, peer }) => event === 'introduction' && peer === peerId)
-    .length;
-}
+import { WirePeer } from './wire-peer.ts';
 
 /** Resolves when the peer's own view fits. */
 async function until(peer: WirePeer, test: () => boolean): Promise<void> {
@@ -186,12 +42,6 @@ async function until(peer: WirePeer, test: () => boolean): Promise<void> {
 interface Owner {
   readonly device: CocoonProcess;
   readonly peer: WirePeer;
-}
-
-/** MessagePack of `{ op }`, for requests that the schema has not. */
-function packedOp(op: string): Uint8Array {
-  const name = utf8(op);
-  return concat(new Uint8Array([0x81, 0xa2]), utf8('op'), new Uint8Array([0xa0 | name.length]), name);
 }
 
 describe('the access matrix', () => {
@@ -390,47 +240,5 @@ describe('the access matrix', () => {
     for (const end = Date.now() + 2_000; status === 200 && Date.now() < end;)
       status = await asThief('/cocoons');
     assert.equal(status, 403);
-  });
-
-  test('a hostile signaling server introduces whom it likes, and nobody gets in', async () => {
-    const hostile = await HostileSignaling.start();
-    try {
-      const anna = parts.use(await alone('hanna'));
-      await using stolen = await WirePeer.of(laptop, 'stolen');
-      const args = ['--gateway-port', '0', '--signaling', hostile.url];
-      await box.restart({ args: ['--name', 'box', ...args], input: '' });
-      await laptop.restart({ args: ['--name', 'laptop', ...args] });
-      await anna.restart({ args: ['--name', 'hanna', ...args] });
-      await hostile.online(box.peerId, laptop.peerId, anna.peerId);
-      const before = (await auditOf(box)).length;
-      const strangers = [
-        // Another owner's device, as it is.
-        hostile.entry(anna.peerId),
-        // It shows the chain of a device that is welcome.
-        { ...hostile.entry(anna.peerId), membership: hostile.entry(laptop.peerId).membership },
-        // It bears the id of such a device, which it cannot prove.
-        { ...hostile.entry(laptop.peerId), record: hostile.entry(anna.peerId).record },
-        { ...hostile.entry(anna.peerId), peer_id: stolen.peerId },
-      ];
-      for (const entry of strangers)
-        hostile.introduce(box.peerId, await hostile.mint(entry.peer_id, box.peerId), entry);
-      const refusals = async (): Promise<AuditLine[]> =>
-        (await auditOf(box)).slice(before).filter(({ event }) => event.startsWith('introduction'));
-      for (
-        const end = Date.now() + 20_000;
-        Date.now() < end && (await refusals()).length < strangers.length;
-      );
-      assert.deepEqual(
-        (await refusals()).map(({ event }) => event),
-        strangers.map(() => 'introduction.refused'),
-      );
-      assert.equal((await box.json<{ sessions: number }>('status')).sessions, 0);
-      const seen = await box.json<{ peer_id: string }[]>('devices');
-      assert.ok(!seen.some(({ peer_id: peerId }) => peerId === anna.peerId || peerId === stolen.peerId));
-      // The control: whoever belongs here gets in through the same server.
-      assert.equal((await laptop.command(['ping', 'box', '--count', '1'])).code, 0);
-    } finally {
-      await hostile.close();
-    }
   });
 });

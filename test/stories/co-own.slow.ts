@@ -192,6 +192,19 @@ describe('sharing a cocoon with another owner', () => {
     assert.fail('the cocoon still knows her');
   });
 
+  test('at another signaling server is told at which one the token is good', async () => {
+    await using other = await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] });
+    await using far = await CocoonProcess.start({
+      command: 'run',
+      args: ['--name', 'far', '--gateway-port', '0', '--signaling', other.signaling],
+    });
+    const claimed = await far.command(['claim', '-', '--json'], { input: await coOwnToken() });
+    assert.equal(claimed.code, 4);
+    const { error } = JSON.parse(claimed.stderr.trim()) as { error: { code: string; hint: string } };
+    assert.equal(error.code, 'token_wrong_signaling');
+    assert.ok(error.hint.includes(`--signaling ${signaling.signaling}`), error.hint);
+  });
+
   test('is refused with what is wrong: a token for a device, one’s own token, one used before, none at all', async () => {
     await using eve = await alone('eve');
     const { token: enrolling } = await laptop.json<{ token: string }>('generate-token');
@@ -204,6 +217,10 @@ describe('sharing a cocoon with another owner', () => {
     };
     assert.equal(await claim(eve.home, enrolling), 'token_invalid');
     assert.equal(await claim(eve.home, 'nonsense'), 'token_malformed');
+    const until = new Date(Date.now() + 1_500);
+    const short = await coOwnToken('--until', until.toISOString());
+    while (Date.now() < until.getTime()) await command(eve.home, ['status']);
+    assert.equal(await claim(eve.home, short), 'token_expired');
     const token = await coOwnToken();
     assert.equal(await claim(laptop.home, token), 'token_invalid');
     await using first = await alone('first');

@@ -233,12 +233,39 @@ describe('revoking', () => {
     await using anna = await CocoonProcess.start({ command: 'run', args: ['--name', 'anna', ...args] });
     const claimed = await anna.command(['claim', '-', '--json'], { input: shared });
     assert.match(claimed.stderr, /"code":"revoked"/);
-    // It knows nobody any more whom it could ask.
-    assert.deepEqual(await failure(admin.home, ['generate-token']), { code: 'owner_key_offline', exit: 5 });
+    assert.deepEqual(await failure(admin.home, ['generate-token']), { code: 'revoked', exit: 4 });
     assert.equal((await laptop.command(['ping', 'joined', '--count', '1'])).code, 0);
     await using _other = await join('other', others);
     const { stdout } = await laptop.command(['audit', '--json']);
     assert.equal(stdout.split('token.revoked').length - 1, 2);
+  });
+
+  test('a setup token voids just that one, by its name or by itself, also from a device that asks', async () => {
+    await using owned = await mesh();
+    const { laptop, args } = owned;
+    const join = async (name: string, token: string): Promise<CocoonProcess> =>
+      CocoonProcess.start({ command: 'run', args: ['--name', name, ...args, '--token', '-'], input: token });
+    const made = async (by: CocoonProcess, ...options: readonly string[]) =>
+      by.json<{ token: string; jti: string }>('generate-token', ...options);
+    const isRevoked = (error: StartError): boolean => error.code === 'revoked';
+    await using admin = await join('admin', (await made(laptop, '--admin')).token);
+    await sees(admin, 'laptop');
+    const [first, second, other] = [await made(laptop), await made(admin), await made(laptop)];
+    assert.deepEqual(await laptop.json('revoke', `--token=${first.jti}`), {
+      jti: first.jti,
+      kind: 'token',
+      put_out: null,
+    });
+    const asked = await admin.command(['revoke', '--token', '-'], { input: second.token });
+    assert.equal(asked.code, 0, asked.stderr);
+    await assert.rejects(join('late', first.token), isRevoked);
+    await assert.rejects(join('later', second.token), isRevoked);
+    await using _joined = await join('joined', other.token);
+    await sees(laptop, 'joined');
+    // Who has joined by it goes with it, if that is meant.
+    assert.equal((await failure(laptop.home, ['revoke', `--token=${other.jti}`])).code, 'usage');
+    await laptop.json('revoke', `--token=${other.jti}`, '--yes');
+    assert.equal((await failure(laptop.home, ['ping', 'joined'])).code, 'device_not_found');
   });
 
   test('with no device that holds the secret says which ones do', async () => {

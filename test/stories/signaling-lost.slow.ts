@@ -38,6 +38,13 @@ test('when signaling’s database is deleted while cocoons run, owners are still
   await laptop.json('revoke', 'thief');
   await laptop.json('owners', 'remove', bertId);
   const outstanding = await laptop.json<{ token: string }>('generate-token');
+  const forOthers = await laptop.json<{ token: string }>(
+    'generate-token',
+    '--scope',
+    'co-own',
+    '--cocoon',
+    'box',
+  );
 
   const port = new URL(signaling.signaling).port;
   await signaling.stop('SIGKILL');
@@ -73,4 +80,8 @@ test('when signaling’s database is deleted while cocoons run, owners are still
     }),
     /token_wrong_signaling|token_invalid/,
   );
+  const refused = await anna.command(['claim', '-'], { input: forOthers.token });
+  assert.match(refused.stderr, /lost its database.*\(token_wrong_signaling\)\n.*new token/);
+  // The server's own log is where it runs alone.
+  assert.match((await signaling.command(['logs'])).stdout, /part=signaling/);
 });

@@ -3,41 +3,25 @@
  * daemon what no command would, on a real connection. It believes and keeps what the library does.
  */
 
-import { createMesh, resetCodeOf } from '@cocoon-mesh/mesh';
-import type { Mesh, SelfDescription, Stream } from '@cocoon-mesh/mesh';
+import { createMesh } from '@cocoon-mesh/mesh';
+import type { Mesh, SelfDescription } from '@cocoon-mesh/mesh';
 import { selectEngine } from '@cocoon-mesh/mesh/engines/select.node.ts';
 import { nodeSignalingSocket } from '@cocoon-mesh/mesh/signaling-socket.node.ts';
-import type { OwnerAnswer, OwnerRequest, SetupToken, SigningKey } from '@cocoon-mesh/protocol';
-import {
-  MeshError,
-  ResetCode,
-  concat,
-  decode,
-  encode,
-  encodeServiceOpen,
-  generateSigningKey,
-  limits,
-  ownerAnswerSchema,
-  ownerRequestSchema,
-  proxyErrorSchema,
-  readSetupToken,
-  resetCodeName,
-  streamProtocols,
-  systemClock,
-  tcpProtocol,
-} from '@cocoon-mesh/protocol';
-import { fetchThrough } from '@cocoon-mesh/proxy';
+import type { SetupToken, SigningKey } from '@cocoon-mesh/protocol';
+import { generateSigningKey, readSetupToken, systemClock } from '@cocoon-mesh/protocol';
 import { MemoryStore } from '../mesh/two-peers.ts';
+import { Caller } from './caller.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
 
 const patienceMs = 20_000;
 
-export class WirePeer implements AsyncDisposable {
+export class WirePeer extends Caller implements AsyncDisposable {
   readonly key: SigningKey;
   readonly mesh: Mesh;
   readonly store: MemoryStore;
 
   private constructor(key: SigningKey, mesh: Mesh, store: MemoryStore) {
+    super();
     this.key = key;
     this.mesh = mesh;
     this.store = store;
@@ -103,8 +87,17 @@ export class WirePeer implements AsyncDisposable {
     return WirePeer.join(token, { kind: options.kind ?? 'cocoon', name });
   }
 
-  get peerId(): string {
+  override get peerId(): string {
     return this.key.peerId;
+  }
+
+  protected override get way(): Mesh {
+    return this.mesh;
+  }
+
+  override servicesOf(peerId: string): readonly string[] | null {
+    const listed = this.mesh.devices().find((device) => device.peerId === peerId);
+    return listed ? listed.services.map(({ name }) => name) : null;
   }
 
   /** Resolves when the device is listed as online. */
@@ -127,87 +120,7 @@ export class WirePeer implements AsyncDisposable {
     return this.mesh.devices().some((device) => device.peerId === peerId);
   }
 
-  /** `ok` or the code of the error. */
-  async session(peerId: string): Promise<string> {
-    return outcome(async () => {
-      await this.mesh.ping(peerId, AbortSignal.timeout(patienceMs));
-      return 'ok';
-    });
-  }
-
-  /** The status of a GET, or the code of the error. */
-  async proxy(peerId: string, service: string): Promise<string> {
-    return outcome(async () => {
-      const header = encodeServiceOpen({ service });
-      const stream = await this.mesh.openStream(peerId, streamProtocols.http, header, patience());
-      const response = await fetchThrough(stream, { path: '/' }, { clock: systemClock, signal: patience() });
-      await response.body.cancel();
-      return String(response.status);
-    });
-  }
-
-  /** `connected` or the code of the error. */
-  async forward(peerId: string, service: string): Promise<string> {
-    return outcome(async () => {
-      const stream = await this.mesh.openStream(
-        peerId,
-        tcpProtocol,
-        encodeServiceOpen({ service }),
-        patience(),
-      );
-      const first = (await stream.read()) ?? new Uint8Array();
-      stream.reset(ResetCode.cancel);
-      // The record: kind (5 error, 6 connected), length, payload.
-      if (first[0] === 6) return 'connected';
-      return decode(proxyErrorSchema, first.slice(4), first.length).code;
-    });
-  }
-
-  /** What the device says to a stream: `denied`, `unsupported` (let in, and nobody there yet) or `answered`. */
-  async stream(peerId: string, protocol: string, header = new Uint8Array()): Promise<string> {
-    return outcome(async () => {
-      const stream = await this.mesh.openStream(peerId, protocol, header, patience());
-      stream.end();
-      while ((await stream.read()) !== null);
-      return 'answered';
-    });
-  }
-
-  /** Asks a device that holds the secret. */
-  async owner(peerId: string, request: OwnerRequest): Promise<OwnerAnswer> {
-    return this.ownerRaw(peerId, encode(ownerRequestSchema, request));
-  }
-
-  async ownerRaw(peerId: string, request: Uint8Array): Promise<OwnerAnswer> {
-    const stream = await this.mesh.openStream(peerId, streamProtocols.owner, new Uint8Array(), patience());
-    stream.write(request);
-    stream.end();
-    return decode(ownerAnswerSchema, await all(stream), limits.maxOwnerMessageBytes);
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.mesh.close();
-  }
-}
-
-function patience(): AbortSignal {
-  return AbortSignal.timeout(patienceMs);
-}
-
-async function all(stream: Stream): Promise<Uint8Array> {
-  let bytes: Uint8Array = new Uint8Array();
-  for (let next = await stream.read(); next !== null; next = await stream.read()) bytes = concat(bytes, next);
-  return bytes;
-}
-
-/** What came of it, in a word: the code of an error, or of the reset that ended the stream. */
-export async function outcome(work: () => Promise<string>): Promise<string> {
-  try {
-    return await work();
-  } catch (thrown) {
-    const reset = resetCodeOf(thrown);
-    if (reset !== null) return resetCodeName(reset);
-    if (thrown instanceof MeshError) return thrown.code;
-    throw thrown;
   }
 }

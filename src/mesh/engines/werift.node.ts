@@ -99,7 +99,9 @@ class WeriftConnection implements PeerConnection {
   async acceptOffer(sdp: string): Promise<string> {
     if (this.#state.name !== 'new' || this.#busy) throw outOfTurn('acceptOffer');
     const remote = parseDescription(sdp, 'offer');
-    const local = await this.#prepare('acceptOffer', { type: 'answer', setup: 'active', mid: remote.mid });
+    // Who offers to be the client is answered as one (RFC 5763 section 5): it may be no good server.
+    const setup = remote.setup === 'active' ? 'passive' : 'active';
+    const local = await this.#prepare('acceptOffer', { type: 'answer', setup, mid: remote.mid });
     this.#ice?.gather();
     this.#agree(local, remote);
     return formatDescription(local.description);
