@@ -96,7 +96,11 @@ async function run(
   const mark = randomUUID();
   const place = from === server ? [] : ['--device=server'];
   const { id, status, device } = await from.json<Shown>(
-    ...['tasks', 'add', '--title=a run', `--command=export STORY=${mark}; ${line}`, '--run'],
+    'tasks',
+    'add',
+    '--title=a run',
+    '--run',
+    `--command=export STORY=${mark}; ${line}`,
     ...place,
     ...more,
   );
