@@ -25,6 +25,8 @@ const manyBytes = full ? 1_000_000_000 : 128_000_000;
 type Shown = Task & { readonly device: string };
 
 const homes: string[] = [];
+/** Of all runs. */
+const marks: string[] = [];
 const docker = createServer((connection) => connection.destroy());
 /** Runs nothing itself. */
 let laptop: CocoonProcess;
@@ -52,6 +54,9 @@ before(async () => {
 after(async () => {
   await Promise.all([laptop, server, box].map((cocoon) => cocoon?.[Symbol.asyncDispose]()));
   docker.close();
+  // There is nobody, unless a story has failed.
+  for (const pid of marks.flatMap(left).map((line) => Number.parseInt(line, 10)))
+    process.kill(pid, 'SIGKILL');
   for (const home of homes) await rm(home, { recursive: true, force: true });
 });
 
@@ -94,6 +99,7 @@ async function run(
   from: CocoonProcess = server,
 ): Promise<{ readonly id: string; readonly mark: string }> {
   const mark = randomUUID();
+  marks.push(mark);
   const place = from === server ? [] : ['--device=server'];
   const { id, status, device } = await from.json<Shown>(
     'tasks',
@@ -111,6 +117,8 @@ async function run(
 
 /** The task as it is when it is over. */
 async function ended(id: string): Promise<Task> {
+  await logOf(id, { follow: true });
+  // Its end is written down after the last of its log.
   return until(`the end of ${id}`, async () => {
     const task = await shown(id);
     return task.status === 'pending' || task.status === 'running' ? null : task;
@@ -123,17 +131,25 @@ async function shown(id: string, client = tasks): Promise<Task> {
   return body;
 }
 
-/** What the task has written, byte by byte. */
-async function logOf(id: string): Promise<Buffer> {
-  const response = await fetch(`${server.gateway}/tasks/${id}/logs`, {
+/** What the task has written, byte by byte. @param to not further than this text */
+async function logOf(id: string, { follow = false, to = '' } = {}): Promise<Buffer> {
+  const response = await fetch(`${server.gateway}/tasks/${id}/logs${follow ? '?follow=1' : ''}`, {
     headers: { authorization: `Bearer ${await server.gatewayToken()}`, connection: 'close' },
+    signal: AbortSignal.timeout(limitMs),
   });
   assert.equal(response.status, 200);
-  return Buffer.from(await response.arrayBuffer());
+  let all = Buffer.alloc(0);
+  // Leaving the loop ends the request.
+  for await (const piece of response.body ?? []) {
+    all = Buffer.concat([all, piece]);
+    if (to !== '' && all.includes(to)) break;
+  }
+  return all;
 }
 
 async function printed(id: string, text: string): Promise<void> {
-  await until(`${text} in the log`, async () => ((await logOf(id)).includes(text) ? true : null));
+  const log = await logOf(id, { follow: true, to: text });
+  assert.ok(log.includes(text), `ended without ${text}: ${log.toString()}`);
 }
 
 /** What `look` finds as soon as it is not null. */
@@ -185,15 +201,17 @@ async function total(cocoon: CocoonProcess): Promise<number> {
 describe('a command that', { concurrency: 2 }, () => {
   test(`prints ${manyBytes / 1e6} MB ends, and takes little room and memory`, async () => {
     const before = await server.residentBytes();
-    let most = before;
+    // From here on the highest is measured.
+    await writeFile(`/proc/${server.pid}/clear_refs`, '5');
     const line = `yes 0123456789 | head -c ${manyBytes}; echo; echo the end`;
     const { id, mark } = await run(line, [], laptop);
     const task = await until('its end', async () => {
-      most = Math.max(most, await server.residentBytes());
-      const { status } = await shown(id);
-      return status === 'running' ? null : status;
+      const { status } = await laptop.json<Shown>('tasks', 'show', id, '--device=server');
+      return status === 'running' || status === 'pending' ? null : status;
     });
     assert.equal(task, 'completed');
+    const status = await readFile(`/proc/${server.pid}/status`, 'utf8');
+    const most = Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) * 1024;
     const logs = await laptop.command(['tasks', 'logs', id, '--device', 'server']);
     assert.equal(logs.code, 0, logs.stderr);
     assert.ok(logs.stdout.endsWith('\nthe end\n'));
@@ -363,17 +381,21 @@ describe('a device that was told which commands it runs', () => {
   test('runs what is on its list, and nothing that a shell would make of it', async () => {
     const wanted = join(box.home, 'was-run');
     const before = await total(box);
+    const add = ['tasks', 'add', '--title=x', '--run', '--device=box', `--command=touch ${wanted}`];
+    const { exit, code, hint } = await refusal(laptop, add);
+    assert.deepEqual([exit, code], [4, 'command_refused']);
+    assert.match(hint, /task_commands/);
+    const asker = new TaskClient(laptop);
     for (const line of [
-      `touch ${wanted}`,
       `echo a; touch ${wanted}`,
       `echo $(touch ${wanted})`,
       `echo a > ${wanted}`,
+      `echo a\ntouch ${wanted}`,
       `cat ${wanted}`,
     ]) {
-      const args = ['tasks', 'add', '--title=x', '--run', '--device=box', '--command', line];
-      const { exit, code, hint } = await refusal(laptop, args);
-      assert.deepEqual([exit, code], [4, 'command_refused'], line);
-      assert.match(hint, /task_commands/);
+      const task = { title: 'x', command: line, run: true };
+      const { status, body } = await asker.ask<{ code: string }>('POST', '/tasks?device=box', task);
+      assert.deepEqual([status, body.code], [403, 'command_refused'], line);
     }
     assert.equal(await total(box), before);
     assert.throws(() => statSync(wanted));
