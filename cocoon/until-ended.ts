@@ -3,8 +3,11 @@
 import { MessageChannel } from 'node:worker_threads';
 import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 
-/** Promised to service managers; what is not closed by then is cut by the end of the process. */
-const closeLimitMs = 4_500;
+/**
+ * Five seconds are promised to service managers, and a busy machine needs some of them to end a process. What is not
+ * closed by then is cut by the end.
+ */
+const closeLimitMs = 4_000;
 
 /**
  * Runs until a signal comes. `run` gets a signal that fires then, and must end soon after. The second SIGINT does

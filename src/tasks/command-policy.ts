@@ -25,9 +25,12 @@ export function checkCommand(policy: CommandPolicy, command: string): void {
   if (policy === 'any') return;
   if (policy === 'none')
     throw new MeshError('command_refused', 'The device runs no commands', {
-      hint: 'Its user has set task_commands to none.',
+      hint: 'Its user has set task_commands to none in its config.toml.',
     });
-  if (!policy.some((entry) => allowsCommand(entry, command))) throw new MeshError('command_refused');
+  if (!policy.some((entry) => allowsCommand(entry, command)))
+    throw new MeshError('command_refused', undefined, {
+      hint: 'Its user lists the commands that it runs as task_commands in its config.toml.',
+    });
 }
 
 function allowsCommand(entry: string, command: string): boolean {

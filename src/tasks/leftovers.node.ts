@@ -2,6 +2,7 @@
 
 import type { Clock } from '@cocoon-mesh/protocol';
 import { groupLives, isSameGroup, signalGroup } from './process-group.node.ts';
+import { signalStrays, taskMark } from './strays.node.ts';
 import { TaskFiles, taskFolders } from './task-files.node.ts';
 
 /** SIGKILL takes no time but for those who hang in the kernel. */
@@ -15,15 +16,19 @@ export async function endLeftovers(root: string, clock: Clock): Promise<void> {
 }
 
 async function endLeftoversOf(id: string, files: TaskFiles, clock: Clock): Promise<void> {
-  const mark = await files.readProcess();
-  if (!mark) return;
-  if (await isSameGroup(mark.pid, mark.start_time, `COCOON_TASK_ID=${id}`)) {
-    for (let leftMs = killTimeoutMs; leftMs > 0 && (await groupLives(mark.pid)); leftMs -= pollMs) {
-      signalGroup(mark.pid, 'SIGKILL');
-      const { promise, resolve } = Promise.withResolvers<void>();
-      clock.after(pollMs, resolve);
-      await promise;
-    }
+  const process = await files.readProcess();
+  if (!process) return;
+  const { pid: group, start_time: startTime } = process;
+  const mark = taskMark(id);
+  const ours = await isSameGroup(group, startTime, mark);
+  for (let leftMs = killTimeoutMs; leftMs > 0; leftMs -= pollMs) {
+    const strays = await signalStrays(mark, group, 'SIGKILL');
+    const lives = ours && (await groupLives(group));
+    if (strays === 0 && !lives) break;
+    if (lives) signalGroup(group, 'SIGKILL');
+    const { promise, resolve } = Promise.withResolvers<void>();
+    clock.after(pollMs, resolve);
+    await promise;
   }
   await files.forgetProcess();
 }

@@ -60,9 +60,12 @@ interface ActiveRun {
 
 /** Much more than anybody waits for; it bounds what one caller can make us hold. */
 const maxQueued = 10_000;
-/** At a shutdown: between asking and ending, and for all of it, so that nobody waits five seconds. */
-const shutdownGraceMs = 2_500;
-const shutdownMs = 4_500;
+/**
+ * At a shutdown: between asking and ending, and for all of it. The device promises to be gone after five seconds on
+ * a busy machine too, and everything that it closes after its tasks takes its time there.
+ */
+const shutdownGraceMs = 1_500;
+const shutdownMs = 3_000;
 /** A store that does not answer is asked again after that. */
 const queuePauseMs = 1_000;
 

@@ -14,6 +14,7 @@ import { endLeftovers } from './leftovers.node.ts';
 import { groupMembers, startTimeOf } from './process-group.node.ts';
 import { newTask, noFacts, TasksInMemory } from './runner-doubles.contract.ts';
 import { TaskRunner } from './runner.node.ts';
+import { signalStrays, taskMark } from './strays.node.ts';
 import type { RunnableTasks } from './runner.node.ts';
 import { TaskFiles } from './task-files.node.ts';
 import { openTaskStore } from './task-store.node.ts';
@@ -202,9 +203,21 @@ test('children that outlive it are ended, those too that ignore SIGTERM and hold
   assert.deepEqual([task.status, task.exit_code, task.output], ['completed', 0, { ok: true }]);
 });
 
-test('a child that left the group and holds the pipe holds nobody up', async () => {
+test('children that left the group are ended too, by its end and by a cancel', async () => {
+  const leave = `setsid sh -c "trap '' TERM; echo away; while :; do sleep 1; done" & `;
+  const { id, over } = await begin(`${leave} until grep -q away ../log/*; do sleep 0.1; done`);
+  assert.equal((await over).status, 'completed');
+  assert.equal(await signalStrays(taskMark(id), 0, 0), 0);
+  const endless = await begin(`setsid sh -c 'echo away; exec sleep 1000' & exec sleep 1000`);
+  await printed(endless.id, 'away');
+  assert.ok((await signalStrays(taskMark(endless.id), 0, 0)) >= 2);
+  assert.equal((await runner.cancel(endless.id)).status, 'cancelled');
+  assert.equal(await signalStrays(taskMark(endless.id), 0, 0), 0);
+});
+
+test('a child that left for good, without the mark, holds the pipe and nobody up', async () => {
   const started = performance.now();
-  const task = await run('setsid sleep 20 & echo done');
+  const task = await run('env -u COCOON_TASK_ID setsid sleep 20 & echo done');
   assert.equal(task.status, 'completed');
   assert.ok(performance.now() - started < 10_000);
 });
@@ -303,7 +316,9 @@ test(
   { timeout: 120_000 },
   async () => {
     const task = tasks.add(
-      newTask({ command: `trap '' TERM HUP PIPE; sleep 1000 & echo x >> began; sleep 1000; sleep 1000` }),
+      newTask({
+        command: `trap '' TERM HUP PIPE; sleep 1000 & setsid sleep 1000 & echo x >> began; sleep 1000; sleep 1000`,
+      }),
     );
     const daemon = fork(fileURLToPath(import.meta.resolve('./runner-daemon.contract.ts')), [
       home,
@@ -321,6 +336,7 @@ test(
     await runner.close();
     runner = await start();
     assert.deepEqual(await groupMembers(group), []);
+    assert.equal(await signalStrays(taskMark(task.id), 0, 0), 0);
     assert.deepEqual([tasks.get(task.id).status, tasks.get(task.id).error], ['failed', 'interrupted']);
     assert.equal(await began(), 'x\n');
   },

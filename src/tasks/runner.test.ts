@@ -1,6 +1,7 @@
 /** The runner with a clock that is stepped and processes that only pretend: turns, limits, ends, and a store that fails. */
 
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { access, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -376,8 +377,25 @@ describe('a store that does not answer', () => {
   });
 });
 
+test('a run whose log cannot be written ends as it did, and says that the log has gaps', async () => {
+  prepare = ({ spec }) => writeFileSync(join(spec.folder, 'log'), 'a file where a folder should be');
+  const ends = [
+    [0, /^Its log has gaps: E/],
+    [7, /^The command ended with exit code 7\. Its log has gaps: E/],
+  ] as const;
+  for (const [code, error] of ends) {
+    const [process, { id }] = await begun();
+    const over = runner.ended(id);
+    process.print('lost');
+    process.exit({ code, signal: null });
+    const task = await over;
+    assert.deepEqual([task?.status, task?.exit_code], [code === 0 ? 'completed' : 'failed', code]);
+    assert.match(task?.error ?? '', error);
+  }
+});
+
 describe('a shutdown', () => {
-  test('asks at once, kills after two and a half seconds, and marks what ran', async () => {
+  test('asks at once, kills after one and a half seconds, and marks what ran', async () => {
     prepare = (process) => (process.heeds = ['SIGKILL']);
     const [process, { id }] = await begun();
     const [, cancelled] = await begun();
@@ -386,7 +404,7 @@ describe('a shutdown', () => {
     await runner.run(waiting);
     const closed = runner.close();
     assert.deepEqual(process.signals, ['SIGTERM', 'SIGCONT']);
-    clock.step(2500);
+    clock.step(1500);
     await closed;
     assert.deepEqual([tasks.get(id).status, tasks.get(id).error], ['failed', 'interrupted']);
     assert.equal(tasks.get(cancelled.id).status, 'cancelled');
@@ -394,11 +412,11 @@ describe('a shutdown', () => {
     assert.equal(processes.length, 2);
   });
 
-  test('waits for nobody longer than four and a half seconds', async () => {
+  test('waits for nobody longer than three seconds', async () => {
     prepare = (process) => (process.heeds = []);
     const [process] = await begun();
     const closed = runner.close();
-    clock.step(4500);
+    clock.step(3000);
     await closed;
     process.exit({ code: null, signal: 'SIGKILL' });
   });

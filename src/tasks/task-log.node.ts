@@ -30,9 +30,10 @@ interface LogFile {
   bytes: number;
 }
 
-/** Two of these are kept: the log of a task is at least one and at most two of them once it is longer than that. */
+/** The log of a task is at least one and at most two of these once it is longer than that. */
 const fileBytes = 4 * 1024 * 1024;
-const keptFiles = 2;
+/** Usually it is two files; more after a disk that took only parts. */
+const maxFiles = 16;
 const readBytes = 64 * 1024;
 
 /** The log of a task that runs. */
@@ -46,7 +47,8 @@ export class TaskLog {
   /** On the disk, or dropped. */
   #written = 0;
   #file: LogFile | null = null;
-  #starts: number[] = [];
+  /** Of the run, oldest first; those before the last are closed. */
+  #kept: LogFile[] = [];
   #draining: Promise<void> | null = null;
   #changed = Promise.withResolvers<void>();
   #closed = false;
@@ -114,8 +116,7 @@ export class TaskLog {
         await this.#write(taken.pieces(), end - taken.length);
       } catch (thrown) {
         this.#failure ??= thrown instanceof Error ? thrown : new Error(String(thrown));
-        await this.#file?.handle.close().catch(() => undefined);
-        this.#file = null;
+        await this.#abandonFile();
       }
       taken.clear();
       this.#written = end;
@@ -147,14 +148,37 @@ export class TaskLog {
     this.#file = null;
     await current?.handle.close();
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    while (this.#starts.length >= keptFiles) {
-      const oldest = this.#starts.shift() ?? 0;
-      await rm(join(this.#folder, fileName(oldest)), { force: true });
-    }
+    await this.#makeRoom();
     const handle = await open(join(this.#folder, fileName(offset)), 'w', 0o600);
-    this.#starts.push(offset);
     this.#file = { handle, start: offset, bytes: 0 };
+    this.#kept.push(this.#file);
     return this.#file;
+  }
+
+  /** For one more file. What a disk did not take leaves the earlier ones alone. */
+  async #makeRoom(): Promise<void> {
+    let bytes = this.#kept.reduce((sum, file) => sum + file.bytes, 0);
+    while (bytes > this.#fileBytes || this.#kept.length >= maxFiles) {
+      const oldest = this.#kept.shift();
+      if (!oldest) return;
+      bytes -= oldest.bytes;
+      await this.#remove(oldest);
+    }
+  }
+
+  /** The disk has failed it. */
+  async #abandonFile(): Promise<void> {
+    const file = this.#file;
+    this.#file = null;
+    if (!file) return;
+    await file.handle.close().catch(() => undefined);
+    if (file.bytes > 0) return;
+    this.#kept.pop();
+    await this.#remove(file).catch(() => undefined);
+  }
+
+  async #remove({ start }: LogFile): Promise<void> {
+    await rm(join(this.#folder, fileName(start)), { force: true });
   }
 
   #notify(): void {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
@@ -116,6 +116,26 @@ describe('a task log', () => {
     log.append(Buffer.from('kept'));
     await log.close();
     assert.deepEqual(await joined(readTaskLog(folder, 0)), { text: 'kept', offset: 4 });
+  });
+
+  test('keeps what it has when a full disk takes nothing more', async () => {
+    await mkdir(folder);
+    const full = (at: number) => symlink('/dev/full', join(folder, `${String(at).padStart(16, '0')}.log`));
+    const log = new TaskLog(folder, 100);
+    for (let at = 100; at < 2_000; at += 50) await full(at);
+    for (let at = 0; at < 2_050; at += 50) {
+      log.append(pattern(at, 50));
+      await joined(log.read(log.end));
+    }
+    assert.match(log.failure?.message ?? '', /^ENOSPC/);
+    await log.close();
+    const pieces = [];
+    for await (const { bytes, offset } of readTaskLog(folder, 0))
+      pieces.push([offset, Buffer.from(bytes).toString()]);
+    assert.deepEqual(pieces, [
+      [0, pattern(0, 100).toString()],
+      [2000, pattern(2000, 50).toString()],
+    ]);
   });
 });
 

@@ -15,8 +15,11 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { groupLives, signalGroup, startTimeOf } from './process-group.node.ts';
+import { signalStrays } from './strays.node.ts';
 
 export interface ProcessSpec {
+  /** Stands in its environment, and in nobody else's. */
+  readonly mark: string;
   /** For `sh -c`. */
   readonly command: string;
   /** Where it works. */
@@ -45,9 +48,9 @@ export interface TaskProcess {
   readonly drained: Promise<void>;
   /** Opens the gate. */
   go(): void;
-  /** To the whole group. */
+  /** To the whole group, and to those who left it. */
   signal(signal: NodeJS.Signals): void;
-  /** Is anybody of the group left? */
+  /** Is anybody left, of the group or of those who left it? */
   groupLives(): Promise<boolean>;
   /** Who still writes gets SIGPIPE. */
   abandonOutput(): void;
@@ -91,8 +94,11 @@ export const startProcess: StartProcess = async (spec, onOutput) => {
     exited: exitOf(child),
     drained: Promise.all(sockets.map((socket) => socket.over)).then(() => undefined),
     go: () => void opener.end('go\n'),
-    signal: (signal) => void signalGroup(pid, signal),
-    groupLives: () => groupLives(pid),
+    signal: (signal) => {
+      signalGroup(pid, signal);
+      void signalStrays(spec.mark, pid, signal);
+    },
+    groupLives: async () => (await groupLives(pid)) || (await signalStrays(spec.mark, pid, 0)) > 0,
     abandonOutput: () => sockets.forEach((socket) => socket.close()),
   };
 };

@@ -4,6 +4,7 @@
  */
 
 import type { Clock, Task, Timer } from '@cocoon-mesh/protocol';
+import { taskMark } from './strays.node.ts';
 import { TaskFiles } from './task-files.node.ts';
 import { TaskLog } from './task-log.node.ts';
 import type { TaskOutput } from './task-output.node.ts';
@@ -85,7 +86,9 @@ export class TaskRun {
     timeout?.cancel();
     await this.#clearGroup(process);
     await this.#drain(process);
-    return this.#endWith(exit, await readOutput(this.#files.result, this.#printed));
+    const end = this.#endWith(exit, await readOutput(this.#files.result, this.#printed));
+    await this.log.close();
+    return this.log.failure ? { ...end, error: withGaps(end.error, this.log.failure) } : end;
   }
 
   async #prepare(task: Task): Promise<ProcessSpec> {
@@ -94,6 +97,7 @@ export class TaskRun {
     // A program that reads what nobody gave must not read the word null.
     await files.prepare(task.input === null ? '' : `${input}\n`);
     return {
+      mark: taskMark(task.id),
       command: task.command ?? '',
       work: files.work,
       inputPath: files.input,
@@ -188,6 +192,12 @@ export class TaskRun {
 
 /** The error of a task whose device stopped while it ran. */
 export const interrupted = 'interrupted';
+
+/** Whoever looks for a line that is not there should know why. */
+function withGaps(error: string | null, { message }: Error): string {
+  const gaps = `Its log has gaps: ${message}`;
+  return error === null ? gaps : `${error.replace(/\.$/, '')}. ${gaps}`;
+}
 
 /** What a shell means by them. */
 const hints: Readonly<Record<number, string>> = {
