@@ -189,7 +189,7 @@ describe('a question to many devices', () => {
 
   test('counts a part that comes twice once', async () => {
     odd.answer = async (_, send) => {
-      const part = { kind: 'part', seq: 0, rows: [row('twice')], is_final: false } as const;
+      const part: QueryPart = { kind: 'part', seq: 0, rows: [row('twice')], is_final: false };
       await send(part);
       await send(part);
       await send({ kind: 'part', seq: 1, rows: [], is_final: true, more: false });
