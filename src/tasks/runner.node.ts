@@ -161,6 +161,8 @@ export class TaskRunner {
     if (options.follow) await this.#turn(id, options.signal);
     const active = this.#runs.get(id);
     yield* active ? active.run.log.read(offset, options) : readTaskLog(this.#files(id).log, offset);
+    // The log ends a moment before the store knows; whoever followed it may ask at once how the task ended.
+    if (active && options.follow) await settled(active.over, options.signal);
   }
 
   /** Of a task that was deleted: ends it, and removes its files. */
@@ -297,14 +299,7 @@ export class TaskRunner {
 
   async #turn(id: string, signal: AbortSignal | undefined): Promise<void> {
     const turn = this.#turns.get(id);
-    if (!turn) return;
-    if (!signal) return turn.promise;
-    const aborted = Promise.withResolvers<void>();
-    const abort = (): void => aborted.resolve();
-    signal.addEventListener('abort', abort, { once: true });
-    if (signal.aborted) abort();
-    await Promise.race([turn.promise, aborted.promise]);
-    signal.removeEventListener('abort', abort);
+    if (turn) await settled(turn.promise, signal);
   }
 
   #dequeue(id: string): void {
@@ -340,6 +335,17 @@ export class TaskRunner {
     this.#options.clock.after(ms, resolve);
     return promise;
   }
+}
+
+/** However it ends, or as soon as nobody waits for it. */
+async function settled(work: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  const over = Promise.withResolvers<void>();
+  const end = (): void => over.resolve();
+  work.then(end, end);
+  signal?.addEventListener('abort', end, { once: true });
+  if (signal?.aborted) end();
+  await over.promise;
+  signal?.removeEventListener('abort', end);
 }
 
 const interruptedEnd: RunEnd = { status: 'failed', exitCode: null, error: interrupted, output: null };

@@ -305,6 +305,7 @@ describe('turns', () => {
     processes[2]?.print('hello');
     processes[2]?.exit({ code: 0, signal: null });
     assert.equal(await followed, 'hello');
+    assert.equal(tasks.get(task.id).status, 'completed', 'whoever followed knows how it ended');
   });
 
   test('come to nobody twice', async () => {
