@@ -4,6 +4,7 @@ export * from './bytes.ts';
 export * from './capability-query.ts';
 export * from './clock.ts';
 export * from './codec.ts';
+export * from './capability-messages.ts';
 export * from './describe-messages.ts';
 export * from './device-record.ts';
 export * from './errors.ts';
