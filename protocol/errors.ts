@@ -564,6 +564,56 @@ export const errorCodes = {
     exit: 3,
   },
 
+  // Capabilities
+  capability_not_found: {
+    message: 'No device of yours offers this capability',
+    hint: 'See `cocoon devices` for what is offered.',
+    status: 404,
+    exit: 3,
+  },
+  provider_failed: {
+    message: 'The provider of the capability failed',
+    hint: 'See `cocoon logs` of the device that answered.',
+    status: 502,
+    exit: 1,
+  },
+  bad_payload: {
+    message: 'The payload is not as the capability takes it',
+    hint: 'Correct the field that the message names.',
+    status: 400,
+    exit: 2,
+  },
+  bad_answer: {
+    message: 'The provider of the capability gave an answer that breaks its own rules',
+    hint: 'See `cocoon logs` of the device that answered.',
+    status: 502,
+    exit: 1,
+  },
+  model_unavailable: {
+    message: 'The configured model does not load',
+    hint: 'Correct what the message names; `cocoon doctor` says more.',
+    status: 503,
+    exit: 1,
+  },
+  text_too_long: {
+    message: 'A text is longer than the model takes',
+    hint: 'Send shorter texts, or ask for them to be cut off.',
+    status: 400,
+    exit: 2,
+  },
+  plugin_failed: {
+    message: 'The plugin failed',
+    hint: 'See `cocoon plugins list` and `cocoon logs`.',
+    status: 502,
+    exit: 1,
+  },
+  bad_manifest: {
+    message: 'The manifest of a plugin is not as it has to be',
+    hint: 'Correct the field that the message names.',
+    status: 400,
+    exit: 2,
+  },
+
   // All others
   timeout: {
     message: 'It took too long',
