@@ -30,6 +30,7 @@ const ranks: Readonly<Record<string, number>> = {
   'src/audit': 1,
   'src/database': 1,
   'src/mesh': 1,
+  'src/vectors': 1,
   'src/proxy': 2,
   'src/query': 2,
   'src/tasks': 2,

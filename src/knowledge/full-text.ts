@@ -3,7 +3,7 @@
  * none of its operators is one for SQLite.
  */
 
-import { stopWords } from './stop-words.ts';
+import { stopWords } from '@cocoon-mesh/vectors';
 
 const maxQueryWords = 32;
 const maxWordLength = 64;

@@ -5,6 +5,5 @@ export type { AddOptions, KnowledgeOptions, SearchOptions } from './knowledge-ba
 export { KnowledgeBase, maxQuestionLength, maxSearchRows } from './knowledge-base.node.ts';
 export type { KnowledgeStats } from './knowledge-service.node.ts';
 export type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
-export { lexicalSpace, lexicalVector } from './lexical.ts';
 export type { SkipReason } from './read-text.node.ts';
 export type { KnowledgeRow } from './searcher.node.ts';

@@ -2,11 +2,11 @@
 
 import { basename, extname } from 'node:path';
 import type { Clock } from '@cocoon-mesh/protocol/clock.ts';
+import { lexicalVector } from '@cocoon-mesh/vectors';
 import type { Chunk } from './chunks.ts';
 import { chunkText } from './chunks.ts';
 import { syntaxOf } from './headings.ts';
 import type { KnowledgeStore, SourceRow } from './knowledge-store.node.ts';
-import { lexicalVector } from './lexical.ts';
 import type { SkipReason } from './read-text.node.ts';
 import { readText } from './read-text.node.ts';
 import type { Found } from './scan-folder.node.ts';

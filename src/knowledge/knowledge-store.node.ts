@@ -1,12 +1,12 @@
 /** What is kept in `knowledge.db`: sources, their files, chunks and vectors. It knows nothing of the disk's files. */
 
 import { databaseError, openDatabase } from '@cocoon-mesh/database';
+import { packVector, unpackVector } from '@cocoon-mesh/vectors';
 import type { Kysely } from 'kysely';
 import { sql } from 'kysely';
 import type { Chunk } from './chunks.ts';
 import type { KnowledgeTables } from './knowledge-tables.node.ts';
 import { knowledgeMigrations, knowledgeSchemaMajor } from './knowledge-tables.node.ts';
-import { packVector, unpackVector } from './vector-bytes.ts';
 
 type Db = Kysely<KnowledgeTables>;
 

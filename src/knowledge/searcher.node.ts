@@ -1,9 +1,9 @@
 /** Finds chunks by their words and by their vectors, and fuses the two ranks. */
 
 import { fuseRanks } from '@cocoon-mesh/query/fuse.ts';
+import { lexicalVector } from '@cocoon-mesh/vectors';
 import { fullTextQuery } from './full-text.ts';
 import type { ChunkRow, KnowledgeStore } from './knowledge-store.node.ts';
-import { lexicalVector } from './lexical.ts';
 import { snippetOf } from './snippet.ts';
 import type { VectorTable } from './vector-table.ts';
 

@@ -1,7 +1,6 @@
 /** The part of a chunk that says most about a question, in one line. */
 
-import { lexicalWords, stem } from './lexical.ts';
-import { stopWords } from './stop-words.ts';
+import { lexicalWords, stem, stopWords } from '@cocoon-mesh/vectors';
 
 const snippetLength = 240;
 const leadLength = 60;

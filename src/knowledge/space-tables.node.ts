@@ -1,8 +1,8 @@
 /** The vectors of each space in memory, one table for each: what is of different spaces never meets. */
 
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { lexicalSpace } from '@cocoon-mesh/vectors';
 import type { KnowledgeStore, Space, StoredVector } from './knowledge-store.node.ts';
-import { lexicalSpace } from './lexical.ts';
 import type { SearchedSpace } from './searcher.node.ts';
 import { VectorTable } from './vector-table.ts';
 

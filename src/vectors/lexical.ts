@@ -40,7 +40,8 @@ export const lexicalRecipe =
   'cocoon-lexical-v1 dims=512 words=nfkd,-M,camel,lower,L+|N+,4096 weight=min(1.6,.55+.15n) stop=.08 ' +
   'w=1 s=1 g=3-4:.9/sqrt b=.35 hash=fnv1a32+fmix32 sign=bit31 tf=sqrt norm=l2';
 
-const maxWords = 4096;
+/** Later ones do not count. */
+export const maxLexicalWords = 4096;
 const stopWeight = 0.08;
 const runWeight = 0.9;
 const pairWeight = 0.35;
@@ -56,10 +57,15 @@ const knownWords = new Map<string, WordFeatures>();
 
 /** 512 values of length 1 together, or all zero for a text without words. */
 export function lexicalVector(text: string): Float32Array {
+  return normalised(lexicalFeatures(lexicalWords(text)));
+}
+
+/** Hashes with their sums `t`: all that rule 5 needs. */
+export function lexicalFeatures(words: readonly string[]): FeatureSums {
   const sums = new FeatureSums();
   const counts = new Map<string, number>();
   let previous: string | null = null;
-  for (const word of lexicalWords(text)) {
+  for (const word of words) {
     counts.set(word, (counts.get(word) ?? 0) + 1);
     if (previous !== null && !(stopWords.has(previous) && stopWords.has(word)))
       sums.add(hash(`b${previous} ${word}`), pairWeight * weightOf(word));
@@ -69,16 +75,17 @@ export function lexicalVector(text: string): Float32Array {
     const { hashes, adds } = featuresOf(word);
     for (let i = 0; i < hashes.length; i++) sums.add(hashes[i] ?? 0, count * (adds[i] ?? 0));
   }
-  return normalised(sums);
+  return sums;
 }
 
+/** At most `maxLexicalWords`. */
 export function lexicalWords(text: string): readonly string[] {
   const plain = text
     .normalize('NFKD')
     .replace(/\p{M}+/gu, '')
     .replace(/(\p{Ll})(?=\p{Lu})/gu, '$1 ')
     .toLowerCase();
-  return (plain.match(/\p{L}+|\p{N}+/gu) ?? []).slice(0, maxWords);
+  return (plain.match(/\p{L}+|\p{N}+/gu) ?? []).slice(0, maxLexicalWords);
 }
 
 export function stem(word: string): string {
