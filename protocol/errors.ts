@@ -636,6 +636,8 @@ interface MeshErrorOptions {
   /** What to do next; overrides the table's. */
   readonly hint?: string;
   readonly cause?: unknown;
+  /** When the same request may succeed, as far as whoever refused it can tell. */
+  readonly retryAfterMs?: number;
 }
 
 /** What `--json` prints, what problem+json and error frames carry. */
@@ -649,12 +651,14 @@ export class MeshError extends Error {
   override readonly name = 'MeshError';
   readonly code: ErrorCode;
   readonly hint: string;
+  readonly retryAfterMs: number | null;
 
   constructor(code: ErrorCode, message?: string, options: MeshErrorOptions = {}) {
     const row: ErrorRow = errorCodes[code];
     super(message ?? row.message, 'cause' in options ? { cause: options.cause } : undefined);
     this.code = code;
     this.hint = options.hint ?? row.hint ?? '';
+    this.retryAfterMs = options.retryAfterMs ?? null;
   }
 
   get status(): number {

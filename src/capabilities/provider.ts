@@ -1,6 +1,6 @@
 /** What serves a capability on this device: built in, of a plugin, or of another program. */
 
-import type { Json, ProviderLoad } from '@cocoon-mesh/protocol';
+import type { ErrorCode, Json, ProviderLoad } from '@cocoon-mesh/protocol';
 
 /** A request or an answer: JSON, and beside it what is not text. */
 export interface Content {
@@ -21,6 +21,8 @@ export interface ProviderCall extends Content {
 export interface ProviderState {
   /** Null: it serves. Else why not, in a sentence; it is not advertised meanwhile. */
   readonly problem: string | null;
+  /** What an asker is told with `problem`, such as `model_unavailable`; without it `capability_not_found`. */
+  readonly problemCode?: ErrorCode;
   /** Loaded: the next request need not wait for that. */
   readonly warm: boolean;
   /** `model:NAME`, `space:ID`, `tools`. */

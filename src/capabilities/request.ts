@@ -1,5 +1,6 @@
 /** A capability request as whoever asks puts it. */
 
+import type { ErrorCode } from '@cocoon-mesh/protocol';
 import type { Content } from './provider.ts';
 
 export interface CapabilityRequest extends Content {
@@ -12,7 +13,10 @@ export interface CapabilityRequest extends Content {
   readonly onlyDevice?: string;
   readonly features?: readonly string[];
   readonly session?: string;
+  /** For the whole answer. Default `limits.capabilityTimeoutMs`. */
   readonly timeoutMs?: number;
+  /** A device that has not begun its answer by then is given up for the next one. Default: as long as there is time. */
+  readonly firstAnswerMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -27,12 +31,22 @@ export interface AnswerSource {
   readonly queueMs: number;
   readonly totalMs: number;
   /** Why the preferred device did not serve; null when it did, or none was preferred. */
-  readonly insteadOf: { readonly device: string; readonly reason: string } | null;
+  readonly insteadOf: InsteadOf | null;
 }
 
-/** An answer under way. `chunks` ends with the answer; leaving it early cancels the request at the provider. */
+export interface InsteadOf {
+  readonly device: string;
+  readonly code: ErrorCode;
+  /** A sentence. */
+  readonly reason: string;
+}
+
+/**
+ * An answer under way. Read `chunks` to their end, once, or leave them early, which cancels the request at the
+ * provider: an answer that nobody reads waits for its reader until its time is over (`collect` reads them all).
+ */
 export interface CapabilityAnswer {
-  /** Resolves with the first chunk or the end: from then on no other device is tried. */
+  /** Resolves with the first chunk or the end: from then on no other device is tried. Rejects as `chunks` throws. */
   readonly device: Promise<Pick<AnswerSource, 'device' | 'deviceId' | 'attempts'>>;
   /** @throws MeshError as it ends */
   readonly chunks: AsyncIterable<Content>;

@@ -94,7 +94,8 @@ export async function proxyUpgrade(
 export function answerError(response: ServerResponse, error: MeshError): void {
   const body = problemBody(error);
   const headers = ['Content-Type', problemType, 'Content-Length', String(Buffer.byteLength(body))];
-  if (error.status === 503) headers.push('Retry-After', '1');
+  if (error.status === 503)
+    headers.push('Retry-After', String(Math.max(1, Math.ceil((error.retryAfterMs ?? 0) / 1000))));
   if (error.status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS');
   response.writeHead(error.status, headers);
   response.end(body);
