@@ -141,7 +141,11 @@ describe('the arrows', () => {
 
 describe('npm packages', () => {
   const declaredBy = (manifest: Manifest): Set<string> =>
-    new Set([...Object.keys(manifest.dependencies ?? {}), ...Object.keys(manifest.devDependencies ?? {})]);
+    new Set(
+      [manifest.dependencies, manifest.optionalDependencies, manifest.devDependencies].flatMap((each) =>
+        Object.keys(each ?? {}),
+      ),
+    );
   const rootDeclared = declaredBy(rootManifest);
   const own = new Set(workspaces.map((folder) => readManifest(folder).name));
 

@@ -12,6 +12,7 @@ export interface Manifest {
   readonly scripts?: Readonly<Record<string, string>>;
   readonly dependencies?: Readonly<Record<string, string>>;
   readonly devDependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
   readonly overrides?: Readonly<Record<string, string>>;
   readonly allowScripts?: Readonly<Record<string, boolean>>;
 }
@@ -43,7 +44,7 @@ export interface Import {
 /** `x.test.ts`, `x.slow.ts`, `x.contract.ts`, and what one platform alone can load of them. */
 export const testSuffix = /\.(test|slow|contract)(\.(node|browser))?\.tsx?$/;
 
-const skippedFolders = new Set(['node_modules', 'dist', 'test-results', 'vectors']);
+const skippedFolders = new Set(['node_modules', 'dist', 'test-results']);
 
 export function readManifest(folder: string): Manifest {
   return JSON.parse(readFileSync(join(projectRoot, folder, 'package.json'), 'utf8')) as Manifest;
