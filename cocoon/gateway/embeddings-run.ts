@@ -25,7 +25,7 @@ export const embeddingsRequestSchema = z.looseObject({
   encoding_format: z.optional(z.nullable(z.enum(['float', 'base64']))),
   dimensions: z.optional(z.nullable(z.int().check(z.positive()))),
 });
-type EmbeddingsRequest = Omit<z.infer<typeof embeddingsRequestSchema>, 'encoding_format'>;
+type EmbeddingsRequest = z.infer<typeof embeddingsRequestSchema>;
 
 const answerSchema = z.object({
   dimensions: z.int().check(z.positive()),
@@ -61,7 +61,7 @@ export async function embed(
 ): Promise<Embedded> {
   const offers = offersOf(await modelDevices());
   const choice = chooseModel(request.model ?? null, offers);
-  const { model: _model, ...rest } = request;
+  const { model: _model, encoding_format: _format, ...rest } = request;
   const answer = requestCapability({
     protocol: embeddingsProtocol,
     version: '^1.0.0',
@@ -107,5 +107,7 @@ export function vectorsOf({ packed, dimensions, count }: Embedded): Buffer[] {
 }
 
 function withoutAbsent(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null));
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== undefined && value !== null),
+  );
 }

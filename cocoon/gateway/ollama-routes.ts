@@ -72,7 +72,14 @@ async function entries({ modelDevices, clock }: OpenAiRoutes): Promise<unknown[]
     modified_at: now,
     size: 0,
     digest: '',
-    details: { parent_model: '', format: '', family: '', families: [], parameter_size: '', quantization_level: '' },
+    details: {
+      parent_model: '',
+      format: '',
+      family: '',
+      families: [],
+      parameter_size: '',
+      quantization_level: '',
+    },
   }));
 }
 
@@ -130,7 +137,8 @@ async function streamChat(
       const [choice] = chunk.choices;
       reason = choice?.finish_reason ?? reason;
       const message = toOllamaMessage(choice?.delta ?? {}, []);
-      if (message['content'] !== '' || message['thinking'] !== undefined) await write({ message, done: false });
+      if (message['content'] !== '' || message['thinking'] !== undefined)
+        await write({ message, done: false });
     }
     const [choice] = calls.completion().choices;
     const called = choice?.message.tool_calls ?? [];

@@ -89,25 +89,30 @@ function responseFormat(format: OllamaChatRequest['format']): Record<string, unk
 /** Calls often have no id there: results follow in their order, or name the tool. */
 function toMessages(messages: readonly OllamaMessage[]): Record<string, unknown>[] {
   let open: { id: string; name: string }[] = [];
-  return messages.map(({ role, content, images, tool_calls: calls, tool_name: tool, tool_call_id: id }, at) => {
-    if (calls && calls.length > 0)
-      open = calls.map((call, n) => ({ id: call.id ?? `call_${at}_${n}`, name: call.function.name }));
-    const answered = role === 'tool' ? takeCall(open, id, tool) : null;
-    return {
-      role,
-      content: images && images.length > 0 ? withImages(content ?? '', images) : (content ?? ''),
-      ...(calls && calls.length > 0
-        ? {
-            tool_calls: calls.map((call, n) => ({
-              id: open[n]?.id,
-              type: 'function',
-              function: { name: call.function.name, arguments: JSON.stringify(call.function.arguments ?? {}) },
-            })),
-          }
-        : {}),
-      ...(answered === null ? {} : { tool_call_id: answered }),
-    };
-  });
+  return messages.map(
+    ({ role, content, images, tool_calls: calls, tool_name: tool, tool_call_id: id }, at) => {
+      if (calls && calls.length > 0)
+        open = calls.map((call, n) => ({ id: call.id ?? `call_${at}_${n}`, name: call.function.name }));
+      const answered = role === 'tool' ? takeCall(open, id, tool) : null;
+      return {
+        role,
+        content: images && images.length > 0 ? withImages(content ?? '', images) : (content ?? ''),
+        ...(calls && calls.length > 0
+          ? {
+              tool_calls: calls.map((call, n) => ({
+                id: open[n]?.id,
+                type: 'function',
+                function: {
+                  name: call.function.name,
+                  arguments: JSON.stringify(call.function.arguments ?? {}),
+                },
+              })),
+            }
+          : {}),
+        ...(answered === null ? {} : { tool_call_id: answered }),
+      };
+    },
+  );
 }
 
 function takeCall(
@@ -126,7 +131,10 @@ function takeCall(
 function withImages(text: string, images: readonly string[]): unknown[] {
   return [
     { type: 'text', text },
-    ...images.map((data) => ({ type: 'image_url', image_url: { url: `data:${kindOf(data)};base64,${data}` } })),
+    ...images.map((data) => ({
+      type: 'image_url',
+      image_url: { url: `data:${kindOf(data)};base64,${data}` },
+    })),
   ];
 }
 

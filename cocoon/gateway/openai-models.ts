@@ -72,7 +72,11 @@ function choiceAt(asked: string, at: number, exact: (name: string) => string): M
 const shownModels = 10;
 
 /** For `capability_not_found`, which knows nothing of models. */
-export function modelNotFound(choice: ModelChoice, protocol: string, offers: readonly ModelOffer[]): MeshError {
+export function modelNotFound(
+  choice: ModelChoice,
+  protocol: string,
+  offers: readonly ModelOffer[],
+): MeshError {
   const names = [...new Set(offers.filter((offer) => offer.protocol === protocol).map(({ model }) => model))];
   const offered =
     names.length === 0

@@ -48,7 +48,12 @@ export async function answerOpenAi(
     request.resume();
     const error = toMeshError(thrown);
     if (response.headersSent) response.destroy();
-    else answerOpenAiError(response, error, error.code === 'capability_not_found' ? 'model_not_found' : undefined);
+    else
+      answerOpenAiError(
+        response,
+        error,
+        error.code === 'capability_not_found' ? 'model_not_found' : undefined,
+      );
   }
   return true;
 }
@@ -82,7 +87,8 @@ async function answerChat(
     await readJsonBody(request, modelBodySchema, limits.maxCapabilityJsonBytes, 'bad_payload'),
   );
   const started = await runChat(request, routes, chat, gone);
-  if (chat.stream === true) return streamChat(response, started, chat.stream_options?.include_usage === true, gone);
+  if (chat.stream === true)
+    return streamChat(response, started, chat.stream_options?.include_usage === true, gone);
   const gathered = new GatheredChat(limits.maxCapabilityJsonBytes);
   for await (const chunk of started.chunks) gathered.add(chunk);
   for (const [name, value] of Object.entries(sourceHeaders(started))) response.setHeader(name, value);
@@ -147,7 +153,7 @@ async function answerEmbeddings(
   routes: OpenAiRoutes,
   gone: AbortSignal,
 ): Promise<void> {
-  const { encoding_format: format, ...asked } = await readJsonBody(
+  const asked = await readJsonBody(
     request,
     embeddingsRequestSchema,
     limits.maxCapabilityJsonBytes,
@@ -155,7 +161,7 @@ async function answerEmbeddings(
   );
   const embedded = await embed(routes, asked, gone);
   for (const [name, value] of Object.entries(sourceHeaders(embedded))) response.setHeader(name, value);
-  const asIs = format === 'base64';
+  const asIs = asked.encoding_format === 'base64';
   answerJson(response, {
     object: 'list',
     data: vectorsOf(embedded).map((vector, index) => ({

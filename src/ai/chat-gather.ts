@@ -78,7 +78,9 @@ export class GatheredChat {
       object: 'chat.completion',
       created,
       model,
-      choices: [...this.#choices].toSorted(([a], [b]) => a - b).map(([index, choice]) => whole(index, choice)),
+      choices: [...this.#choices]
+        .toSorted(([a], [b]) => a - b)
+        .map(([index, choice]) => whole(index, choice)),
       usage: this.#usage ?? estimateUsage(0, this.#length),
     };
   }
@@ -87,7 +89,10 @@ export class GatheredChat {
     if (typeof value === 'string') this.#length += value.length;
     else if (isObject(value) || Array.isArray(value)) this.#length += JSON.stringify(value).length;
     if (this.#length > this.#maxLength)
-      throw new MeshError('bad_answer', `The answer of the model is longer than ${this.#maxLength} characters`);
+      throw new MeshError(
+        'bad_answer',
+        `The answer of the model is longer than ${this.#maxLength} characters`,
+      );
   }
 
   #choice(index: number): Choice {
@@ -144,7 +149,8 @@ function whole(index: number, choice: Choice): ChatCompletion['choices'][number]
 function joined(before: unknown, value: unknown): unknown {
   if (value === null || value === undefined) return before ?? value;
   if (typeof before === 'string' && typeof value === 'string') return before + value;
-  if (Array.isArray(before) && Array.isArray(value)) return [...(before as unknown[]), ...(value as unknown[])];
+  if (Array.isArray(before) && Array.isArray(value))
+    return [...(before as unknown[]), ...(value as unknown[])];
   if (isObject(before) && isObject(value)) {
     const both: Record<string, unknown> = { ...before };
     for (const [name, item] of Object.entries(value)) both[name] = joined(both[name], item);

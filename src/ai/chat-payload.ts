@@ -106,7 +106,10 @@ const toolCallDeltaSchema = z.looseObject({
   index: z.optional(count),
   id: z.optional(z.nullable(z.string())),
   function: z.optional(
-    z.looseObject({ name: z.optional(z.nullable(z.string())), arguments: z.optional(z.nullable(z.string())) }),
+    z.looseObject({
+      name: z.optional(z.nullable(z.string())),
+      arguments: z.optional(z.nullable(z.string())),
+    }),
   ),
 });
 

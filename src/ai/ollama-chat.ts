@@ -135,7 +135,8 @@ export class OllamaChat implements ChatBackend {
     const shown = await unlessMissing(this.#server.askJson('/api/show', { model }, showSchema, signal));
     if (shown === null) return { chats: true, tools: true, contextLength: null };
     const abilities = shown.capabilities;
-    const [, length] = Object.entries(shown.model_info ?? {}).find(([n]) => n.endsWith('.context_length')) ?? [];
+    const [, length] =
+      Object.entries(shown.model_info ?? {}).find(([n]) => n.endsWith('.context_length')) ?? [];
     const facts: ModelFacts = {
       // Old versions do not say what a model can; then it shows when it is asked.
       chats: abilities?.includes('completion') ?? true,

@@ -143,7 +143,10 @@ function formatOf({ response_format: format }: ModelRequest): Record<string, unk
   const schema = typeof inner === 'object' && inner !== null && 'schema' in inner ? inner.schema : null;
   if (format.type === 'json_schema' && typeof schema === 'object' && schema !== null)
     return { format: schema };
-  throw new MeshError('bad_payload', 'The field response_format is neither text, json_object nor json_schema');
+  throw new MeshError(
+    'bad_payload',
+    'The field response_format is neither text, json_object nor json_schema',
+  );
 }
 
 function thinkOf(request: ModelRequest): Record<string, unknown> {
@@ -159,7 +162,9 @@ function cannot(field: string, what: string): MeshError {
 
 /** Without what is null or absent: Ollama takes null for zero. */
 function present(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null));
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== undefined && value !== null),
+  );
 }
 
 /** What one line adds to the answer. @param calls how many tool calls came before */

@@ -106,7 +106,7 @@ export class OpenAiChat implements ChatBackend {
       }
       const { usage: said, ...incoming } = this.#server.parse(data, incomingChunkSchema);
       usage = usageOf(said) ?? usage;
-      last = { ...withHead(incoming, head), object: 'chat.completion.chunk' };
+      last = { ...incoming, ...headOf(incoming, head), object: 'chat.completion.chunk' };
       for (const { delta, finish_reason: reason } of last.choices) {
         length += delta.content?.length ?? 0;
         ended ||= typeof reason === 'string';
@@ -117,15 +117,12 @@ export class OpenAiChat implements ChatBackend {
     yield usageChunk(last ?? head, usage ?? estimateUsage(promptLength(request), length));
   }
 
-  async #completion(
-    response: Response,
-    request: ModelRequest,
-    signal: AbortSignal,
-  ): Promise<ChatCompletion> {
+  async #completion(response: Response, request: ModelRequest, signal: AbortSignal): Promise<ChatCompletion> {
     const answer = await this.#server.json(response, incomingCompletionSchema, signal);
     const length = answer.choices.reduce((sum, { message }) => sum + (message.content?.length ?? 0), 0);
     return {
-      ...withHead(answer, this.#head(request.model)),
+      ...answer,
+      ...headOf(answer, this.#head(request.model)),
       object: 'chat.completion',
       usage: usageOf(answer.usage) ?? estimateUsage(promptLength(request), length),
     };
@@ -158,13 +155,11 @@ const incomingChunkSchema = z.looseObject({
 });
 const incomingCompletionSchema = z.looseObject({ ...chatCompletionSchema.shape, ...absentHead });
 
-function withHead<T extends { id?: unknown; created?: unknown; model?: unknown }>(
-  incoming: T,
+function headOf(
+  { id, created, model }: { readonly id?: unknown; readonly created?: unknown; readonly model?: unknown },
   head: ChunkHead,
-): Omit<T, 'id' | 'created' | 'model'> & Pick<ChunkHead, 'id' | 'created' | 'model'> {
-  const { id, created, model } = incoming;
+): Pick<ChunkHead, 'id' | 'created' | 'model'> {
   return {
-    ...incoming,
     id: typeof id === 'string' ? id : head.id,
     created: typeof created === 'number' ? created : head.created,
     model: typeof model === 'string' ? model : head.model,

@@ -8,7 +8,10 @@ import { createParser } from 'eventsource-parser';
  * @param maxLength characters of one event
  * @throws MeshError bad_answer: an event is longer, or the bytes are no text; and what reading throws
  */
-export async function* readEvents(body: AsyncIterable<Uint8Array>, maxLength: number): AsyncGenerator<string> {
+export async function* readEvents(
+  body: AsyncIterable<Uint8Array>,
+  maxLength: number,
+): AsyncGenerator<string> {
   let ready: string[] = [];
   let tooLong = false;
   const parser = createParser({

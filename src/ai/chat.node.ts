@@ -1,0 +1,107 @@
+/** The chat provider that a configuration asks for. */
+
+import type { Provider } from '@cocoon-mesh/capabilities';
+import type { Clock } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol';
+import type { ChatBackend } from './chat-backend.ts';
+import { BackendChatProvider } from './chat-provider.ts';
+import { ModelServer } from './llm-server.ts';
+import { OllamaChat } from './ollama-chat.ts';
+import { OpenAiChat } from './openai-chat.ts';
+
+export interface ChatProviderOptions {
+  /** COCOON_LLM_PROVIDER: `ollama`, the base URL of a server with OpenAI's API, or a folder with a model; null: none. */
+  readonly provider: string | null;
+  /** COCOON_LLM_MODEL. It must be there, and serves whoever names none; null: the first there is. */
+  readonly model: string | null;
+  /** COCOON_LLM_API_KEY, for a base URL. Goes nowhere else. */
+  readonly apiKey: string | null;
+  /** OLLAMA_HOST as Ollama itself reads it: `host`, `host:port` or a URL. */
+  readonly ollamaHost?: string | null;
+  readonly clock: Clock;
+}
+
+/**
+ * @returns null: no provider is configured, and nothing is to be advertised. One whose models are not there says so
+ * in its state, and serves as soon as they are.
+ */
+export function chatProvider(options: ChatProviderOptions): Provider | null {
+  const { provider, model, clock } = options;
+  if (provider === null || provider.trim() === '') return null;
+  return new BackendChatProvider({ backend: backendOf(provider.trim(), options), model, clock });
+}
+
+function backendOf(provider: string, { model, apiKey, ollamaHost, clock }: ChatProviderOptions): ChatBackend {
+  if (provider === 'ollama') {
+    const server = new ModelServer({ kind: 'Ollama', baseUrl: ollamaUrl(ollamaHost ?? ''), apiKey: null });
+    return new OllamaChat({ server, clock });
+  }
+  if (/^https?:\/\//i.test(provider)) {
+    const baseUrl = openAiUrl(provider);
+    if (baseUrl === null) return new NoBackend('COCOON_LLM_PROVIDER is no URL that can be asked');
+    return new OpenAiChat({
+      server: new ModelServer({ kind: 'The model server', baseUrl, apiKey }),
+      clock,
+      model,
+    });
+  }
+  return new NoBackend(`COCOON_LLM_PROVIDER is neither \`ollama\`, an http URL nor a folder with a model`);
+}
+
+const ollamaPort = 11434;
+
+/** `0.0.0.0`, on which it listens everywhere, is asked on this machine. */
+export function ollamaUrl(host: string): string {
+  const trimmed = host.trim();
+  const withScheme = /^https?:\/\//i.test(trimmed)
+    ? trimmed
+    : `http://${trimmed === '' ? '127.0.0.1' : trimmed}`;
+  if (!URL.canParse(withScheme)) return `http://127.0.0.1:${ollamaPort}`;
+  const url = new URL(withScheme);
+  // A URL without a port has that of its scheme; a bare host has Ollama's.
+  if (url.port === '' && !/^https?:/i.test(trimmed)) url.port = String(ollamaPort);
+  if (url.hostname === '0.0.0.0') url.hostname = '127.0.0.1';
+  if (url.hostname === '[::]') url.hostname = '[::1]';
+  return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
+}
+
+/** Base URLs end in `/v1` or the like; a bare host is taken for that of `/v1`. Null: not for fetch. */
+export function openAiUrl(provider: string): string | null {
+  if (!URL.canParse(provider)) return null;
+  const url = new URL(provider);
+  if (url.username !== '' || url.password !== '') return null;
+  const path = url.pathname.replace(/\/+$/, '');
+  return `${url.origin}${path === '' ? '/v1' : path}`;
+}
+
+/** Of a configuration that cannot be: it says why, wherever it is asked. */
+class NoBackend implements ChatBackend {
+  readonly name = 'The chat provider';
+  readonly limit = 1;
+  readonly #problem: string;
+
+  constructor(problem: string) {
+    this.#problem = problem;
+  }
+
+  async models(): Promise<never> {
+    throw this.#error();
+  }
+
+  // eslint-disable-next-line require-yield
+  async *stream(): AsyncGenerator<never> {
+    throw this.#error();
+  }
+
+  async complete(): Promise<never> {
+    throw this.#error();
+  }
+
+  async close(): Promise<void> {
+    // It holds nothing.
+  }
+
+  #error(): MeshError {
+    return new MeshError('model_unavailable', this.#problem);
+  }
+}
