@@ -57,7 +57,12 @@ const knownWords = new Map<string, WordFeatures>();
 
 /** 512 values of length 1 together, or all zero for a text without words. */
 export function lexicalVector(text: string): Float32Array {
-  return normalised(lexicalFeatures(lexicalWords(text)));
+  return lexicalVectorOf(lexicalWords(text));
+}
+
+/** @param words of `lexicalWords` */
+export function lexicalVectorOf(words: readonly string[]): Float32Array {
+  return normalised(lexicalFeatures(words));
 }
 
 /** Hashes with their sums `t`: all that rule 5 needs. */
@@ -78,14 +83,14 @@ export function lexicalFeatures(words: readonly string[]): FeatureSums {
   return sums;
 }
 
-/** At most `maxLexicalWords`. */
-export function lexicalWords(text: string): readonly string[] {
+/** @param most words after that many are left out */
+export function lexicalWords(text: string, most = maxLexicalWords): readonly string[] {
   const plain = text
     .normalize('NFKD')
     .replace(/\p{M}+/gu, '')
     .replace(/(\p{Ll})(?=\p{Lu})/gu, '$1 ')
     .toLowerCase();
-  return (plain.match(/\p{L}+|\p{N}+/gu) ?? []).slice(0, maxLexicalWords);
+  return (plain.match(/\p{L}+|\p{N}+/gu) ?? []).slice(0, most);
 }
 
 export function stem(word: string): string {
