@@ -1,0 +1,3 @@
+/** `cocoon/plugin`: what a plugin imports. */
+
+export * from '@cocoon-mesh/plugins/plugin-api.ts';
