@@ -17,6 +17,8 @@ export interface EmbeddingsFolder {
   readonly path: string;
   /** Of the folder. */
   readonly name: string;
+  /** Of a vector. */
+  readonly dimensions: number;
   /** Below the folder, as are `files`. */
   readonly modelFile: string;
   /** Those that decide about its vectors. */
@@ -25,7 +27,7 @@ export interface EmbeddingsFolder {
   readonly maxTokens: number;
   readonly vocabulary: number | null;
   /** Null: no file says it, so the graph itself has to pool. */
-  readonly pooling: { readonly mode: PoolingMode; readonly dimensions: number | null } | null;
+  readonly pooling: PoolingMode | null;
   readonly normalises: boolean;
   /** Comes before every text. */
   readonly prompt: string;
@@ -35,6 +37,7 @@ const count = z.int().check(z.positive());
 
 const configSchema = z.object({
   model_type: z.optional(z.string()),
+  hidden_size: z.optional(count),
   max_position_embeddings: z.optional(count),
   vocab_size: z.optional(count),
 });
@@ -81,17 +84,20 @@ export async function readEmbeddingsFolder(path: string): Promise<EmbeddingsFold
   for (const file of modelFiles) await assertContent(folder, file);
   const modules = await readModelJson(folder, 'modules.json', modulesSchema);
   const pooling = modules ? await readPooling(folder, modules) : null;
+  const dimensions = pooling?.dimensions ?? config.hidden_size;
+  if (dimensions === undefined) throw unavailable('config.json of the model has no hidden_size');
   const prompt = await readPrompt(folder);
   if (prompt !== '' && pooling?.includesPrompt === false)
     throw unavailable('The model leaves its prompt out when it pools, which is not supported');
   return {
     path: folder,
     name: basename(folder),
+    dimensions,
     modelFile,
     files: [...modelFiles, ...(await presentOf(folder, pooling?.file))],
     maxTokens: await readLength(folder, config),
     vocabulary: config.vocab_size ?? null,
-    pooling: pooling && { mode: pooling.mode, dimensions: pooling.dimensions },
+    pooling: pooling?.mode ?? null,
     normalises: modules?.some(({ type }) => kindOf(type) === 'Normalize') ?? false,
     prompt,
   };
@@ -113,7 +119,7 @@ async function readPooling(folder: string, modules: z.infer<typeof modulesSchema
     throw unavailable(
       `${file} of the model asks for pooling that is not supported: ${modes.join(' and ') || 'none'}`,
     );
-  const dimensions = config.word_embedding_dimension ?? config.embedding_dimension ?? null;
+  const dimensions = config.word_embedding_dimension ?? config.embedding_dimension;
   return { file, mode, dimensions, includesPrompt: config.include_prompt ?? true };
 }
 

@@ -7,7 +7,7 @@ import type { EmbeddingsFolder } from './embeddings-folder.node.ts';
 import { readEmbeddingsFolder } from './embeddings-folder.node.ts';
 import { EmbeddingsTokens } from './embeddings-tokens.node.ts';
 import type { LocalModel, RunContext } from './inference-messages.ts';
-import { unavailable } from './model-folder.node.ts';
+import { signatureOf, unavailable } from './model-folder.node.ts';
 import { normalise, pool } from './onnx-pooling.ts';
 import type { OnnxRuntime } from './onnx-runtime.node.ts';
 import { loadRuntime, openSession } from './onnx-runtime.node.ts';
@@ -23,7 +23,8 @@ export interface EmbeddingsSource {
 }
 
 export interface EmbeddingsDescription {
-  readonly dimensions: number;
+  /** Of the files when they were loaded (`signatureOf`). */
+  readonly signature: string;
 }
 
 export interface EmbeddingsRun {
@@ -57,23 +58,34 @@ interface Text extends WaitingText {
 /** @throws MeshError model_unavailable */
 export async function openModel(source: EmbeddingsSource): Promise<OnnxEmbeddings> {
   const folder = await readEmbeddingsFolder(source.folder);
+  // Before they are loaded: what is replaced meanwhile shows afterwards.
+  const signature = await signatureOf(folder.path, folder.files);
   const runtime = await loadRuntime(source.runtime);
   const tokens = await EmbeddingsTokens.open(folder);
   const session = await openSession(runtime, `${folder.path}/${folder.modelFile}`);
   const graph = new EncoderGraph(runtime, session, folder);
-  return new OnnxEmbeddings(graph, tokens, await graph.probe(tokens), source.maxBatchTokens);
+  await graph.probe(tokens);
+  return new OnnxEmbeddings({ signature }, folder.dimensions, graph, tokens, source.maxBatchTokens);
 }
 
 class OnnxEmbeddings implements LocalModel<EmbeddingsRun, EmbeddingsResult, EmbeddingsDescription> {
   readonly description: EmbeddingsDescription;
+  readonly #dimensions: number;
   readonly #graph: EncoderGraph;
   readonly #tokens: EmbeddingsTokens;
   readonly #maxBatchTokens: number;
   readonly #lanes = new TokenLanes<Text>();
   #isWorking = false;
 
-  constructor(graph: EncoderGraph, tokens: EmbeddingsTokens, dimensions: number, maxBatchTokens: number) {
-    this.description = { dimensions };
+  constructor(
+    description: EmbeddingsDescription,
+    dimensions: number,
+    graph: EncoderGraph,
+    tokens: EmbeddingsTokens,
+    maxBatchTokens: number,
+  ) {
+    this.description = description;
+    this.#dimensions = dimensions;
     this.#graph = graph;
     this.#tokens = tokens;
     this.#maxBatchTokens = maxBatchTokens;
@@ -81,7 +93,7 @@ class OnnxEmbeddings implements LocalModel<EmbeddingsRun, EmbeddingsResult, Embe
 
   async run({ texts, truncate, lane }: EmbeddingsRun, { signal }: RunContext): Promise<EmbeddingsResult> {
     const job: Job = {
-      vectors: new Float32Array(texts.length * this.description.dimensions),
+      vectors: new Float32Array(texts.length * this.#dimensions),
       done: Promise.withResolvers(),
       left: texts.length,
     };
@@ -121,7 +133,7 @@ class OnnxEmbeddings implements LocalModel<EmbeddingsRun, EmbeddingsResult, Embe
       try {
         const vectors = await this.#graph.run(batch.map(({ ids }) => ids));
         for (const [i, { request, index }] of batch.entries()) {
-          request.vectors.set(vectors[i] ?? [], index * this.description.dimensions);
+          request.vectors.set(vectors[i] ?? [], index * this.#dimensions);
           if (--request.left === 0) request.done.resolve();
         }
       } catch (thrown) {
@@ -166,25 +178,24 @@ class EncoderGraph {
     this.#output = output;
   }
 
-  /** Runs the first and the last token of its tokenizer. @returns dimensions. @throws MeshError model_unavailable */
-  async probe(tokens: EmbeddingsTokens): Promise<number> {
-    const { vocabulary, pooling, modelFile } = this.#folder;
+  /** Runs the first and the last token of its tokenizer. @throws MeshError model_unavailable */
+  async probe(tokens: EmbeddingsTokens): Promise<void> {
+    const { vocabulary, dimensions, modelFile } = this.#folder;
     if (vocabulary !== null && tokens.lastToken >= vocabulary)
       throw unavailable(
         `tokenizer.json has tokens up to ${tokens.lastToken}, config.json of the model ${vocabulary}: they are not of one model`,
       );
+    let given = 0;
     try {
-      const [vector] = await this.run([[0, tokens.lastToken]]);
-      const dimensions = vector?.length ?? 0;
-      const expected = pooling?.dimensions ?? dimensions;
-      if (dimensions !== expected)
-        throw unavailable(`${modelFile} gives ${dimensions} dimensions, and its pooling expects ${expected}`);
-      return dimensions;
+      given = (await this.run([[0, tokens.lastToken]]))[0]?.length ?? 0;
     } catch (thrown) {
-      if (thrown instanceof MeshError && thrown.code === 'model_unavailable') throw thrown;
       const why = thrown instanceof Error ? thrown.message : String(thrown);
       throw unavailable(`${modelFile} does not run: ${why}`, thrown);
     }
+    if (given !== dimensions)
+      throw unavailable(
+        `${modelFile} gives ${given} dimensions, and the other files of the model say ${dimensions}`,
+      );
   }
 
   /** @throws MeshError provider_failed */
@@ -214,7 +225,7 @@ class EncoderGraph {
     const { pooling, normalises } = this.#folder;
     const start = row * dimensions;
     const vector = new Float32Array(dimensions);
-    if (perToken) pool(pooling?.mode ?? 'mean', { values: data, start, count, dimensions }, vector);
+    if (perToken) pool(pooling ?? 'mean', { values: data, start, count, dimensions }, vector);
     else vector.set(data.subarray(start, start + dimensions));
     if (normalises) normalise(vector);
     if (!vector.every(Number.isFinite))
