@@ -15,8 +15,8 @@ import type { EmbeddingsSpace, EmbeddingsTask } from './embeddings-payload.ts';
 const requestsAtOnce = 4;
 /** Then everything else of the daemon has its turn. */
 const turnMs = 4;
-/** Normalising a text cannot be interrupted. No 4,096 words are longer. */
-const maxCharacters = 64 * maxLexicalWords;
+/** One text cannot be interrupted. Hardly any 4,096 words are longer. */
+const maxCharacters = 16 * maxLexicalWords;
 
 export class LexicalEmbeddings implements EmbeddingsBackend {
   readonly limit = requestsAtOnce;
@@ -63,5 +63,9 @@ function readWords(text: string, truncate: boolean, index: number): readonly str
   const words = isFarTooLong ? [] : lexicalWords(text, maxLexicalWords + 1);
   if (!isFarTooLong && words.length <= maxLexicalWords) return words;
   const hint = 'Send shorter texts, or `truncate: true` to have them cut off.';
-  throw new MeshError('text_too_long', `input[${index}] has more than ${maxLexicalWords} words`, { hint });
+  throw new MeshError(
+    'text_too_long',
+    `input[${index}] has more than ${maxLexicalWords} words or ${maxCharacters} characters`,
+    { hint },
+  );
 }
