@@ -160,12 +160,13 @@ class ChatAttempt {
     return `Nothing of an answer came from ${device} within ${this.#options.firstTokenMs} ms`;
   }
 
-  async *#whole(held: readonly ChatChunk[], rest: AsyncIterable<ChatChunk>): AsyncGenerator<ChatChunk> {
+  async *#whole(held: readonly ChatChunk[], rest: AsyncGenerator<ChatChunk>): AsyncGenerator<ChatChunk> {
     try {
       yield* held;
       yield* rest;
     } finally {
       this.#stop.abort(new DOMException('The answer is not read on', 'AbortError'));
+      await rest.return(undefined);
     }
   }
 

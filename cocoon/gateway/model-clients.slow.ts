@@ -4,7 +4,11 @@ import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { delta, usage } from '@cocoon-mesh/ai/model-server.contract.ts';
 import type { Content, ProviderCall } from '@cocoon-mesh/capabilities';
 import type { ScriptedProvider } from '@cocoon-mesh/capabilities/scripted-provider.contract.ts';
-import { content, scriptedProvider, untilAborted } from '@cocoon-mesh/capabilities/scripted-provider.contract.ts';
+import {
+  content,
+  scriptedProvider,
+  untilAborted,
+} from '@cocoon-mesh/capabilities/scripted-provider.contract.ts';
 import type { Json } from '@cocoon-mesh/protocol';
 import { embed, embedMany, generateText, jsonSchema, streamText, tool } from 'ai';
 import { Ollama } from 'ollama';
@@ -74,7 +78,11 @@ before(async () => {
   mesh.add('box@ABCDEFGH', chats(['tools', 'model:theirs']));
   mesh.add(
     'laptop',
-    scriptedProvider({ protocol: 'embeddings', state: { features: ['model:words', 'space:space-1'] }, handle: vectors }),
+    scriptedProvider({
+      protocol: 'embeddings',
+      state: { features: ['model:words', 'space:space-1'] },
+      handle: vectors,
+    }),
   );
   gateway = await serveModels(mesh);
 });
@@ -151,7 +159,11 @@ describe('the official client of OpenAI', () => {
 
   it('streams, with the usage only when it asked for that', async () => {
     const texts: string[] = [];
-    const stream = await client().chat.completions.create({ model: 'small', messages: [hello], stream: true });
+    const stream = await client().chat.completions.create({
+      model: 'small',
+      messages: [hello],
+      stream: true,
+    });
     for await (const { choices } of stream) {
       assert.equal(choices.length, 1);
       texts.push(choices[0]?.delta.content ?? '');
@@ -166,7 +178,9 @@ describe('the official client of OpenAI', () => {
     let last: unknown = null;
     for await (const chunk of counted) last = chunk.usage;
     assert.deepEqual(last, usage);
-    const whole = await client().chat.completions.stream({ model: 'small', messages: [hello] }).finalContent();
+    const whole = await client()
+      .chat.completions.stream({ model: 'small', messages: [hello] })
+      .finalContent();
     assert.equal(whole, 'Hello, world');
   });
 
@@ -176,13 +190,18 @@ describe('the official client of OpenAI', () => {
     assert.deepEqual(choices[0]?.message.tool_calls, [call]);
     assert.equal(choices[0]?.finish_reason, 'tool_calls');
     const streamed = await client().chat.completions.stream(request).finalMessage();
-    assert.deepEqual((streamed.tool_calls?.[0] as { function: { arguments: string } }).function.arguments, call.function.arguments);
+    assert.deepEqual(
+      (streamed.tool_calls?.[0] as { function: { arguments: string } }).function.arguments,
+      call.function.arguments,
+    );
     const answered = await client().chat.completions.create({
       ...request,
       messages: [hello, choices[0].message, { role: 'tool', tool_call_id: 'c1', content: 'sunny' }],
     });
     assert.equal(answered.choices[0]?.message.content, 'Hello, it is "sunny"');
-    await assert.rejects(client().chat.completions.create({ ...request, model: 'small@server' }), { status: 404 });
+    await assert.rejects(client().chat.completions.create({ ...request, model: 'small@server' }), {
+      status: 404,
+    });
   });
 
   it('aborts: the provider is told, and nothing runs on', async () => {
@@ -213,7 +232,11 @@ describe('the official client of OpenAI', () => {
   it('embeds, as it does by default (base64) and as numbers', async () => {
     const input = ['a', 'four'];
     for (const format of [undefined, 'float', 'base64'] as const) {
-      const { data, model, usage: counted } = await client().embeddings.create({
+      const {
+        data,
+        model,
+        usage: counted,
+      } = await client().embeddings.create({
         model: 'words',
         input,
         ...(format ? { encoding_format: format } : {}),
@@ -235,7 +258,10 @@ describe('the official client of OpenAI', () => {
     const { chat: api } = client();
     await assert.rejects(api.completions.create({ model: 'gpt-9', messages: [hello] }), (error) => {
       assert.ok(error instanceof OpenAI.NotFoundError);
-      assert.deepEqual([error.code, error.param, error.type], ['model_not_found', 'model', 'invalid_request_error']);
+      assert.deepEqual(
+        [error.code, error.param, error.type],
+        ['model_not_found', 'model', 'invalid_request_error'],
+      );
       assert.match(error.message, /No device has the model gpt-9.*small, @cf\/large, theirs/);
       return true;
     });
@@ -262,7 +288,11 @@ describe('the official client of Ollama', () => {
   });
 
   it('chats, and streams', async () => {
-    const { message, done_reason: reason, eval_count: count } = await client().chat({ model: 'small:latest', messages: [hello] });
+    const {
+      message,
+      done_reason: reason,
+      eval_count: count,
+    } = await client().chat({ model: 'small:latest', messages: [hello] });
     assert.deepEqual([message.content, reason, count], ['Hello, world', 'stop', 2]);
     const texts: string[] = [];
     for await (const part of await client().chat({ model: 'small@server', messages: [hello], stream: true }))
@@ -312,13 +342,21 @@ describe('the official client of Ollama', () => {
   });
 
   it('gets errors in words', async () => {
-    await assert.rejects(client().chat({ model: 'gpt-9', messages: [hello] }), /No device has the model gpt-9/);
+    await assert.rejects(
+      client().chat({ model: 'gpt-9', messages: [hello] }),
+      /No device has the model gpt-9/,
+    );
   });
 });
 
 describe('the AI SDK', () => {
   const provider = (): ReturnType<typeof createOpenAICompatible> =>
-    createOpenAICompatible({ name: 'cocoon', baseURL: `${gateway.url}/v1`, apiKey: 'token', includeUsage: true });
+    createOpenAICompatible({
+      name: 'cocoon',
+      baseURL: `${gateway.url}/v1`,
+      apiKey: 'token',
+      includeUsage: true,
+    });
   const weather = tool({
     description: 'The weather of a city',
     inputSchema: jsonSchema<{ city: string }>({
@@ -339,7 +377,11 @@ describe('the AI SDK', () => {
   });
 
   it('calls tools', async () => {
-    const { toolCalls } = await generateText({ model: provider()('small'), prompt: 'Hi', tools: { weather } });
+    const { toolCalls } = await generateText({
+      model: provider()('small'),
+      prompt: 'Hi',
+      tools: { weather },
+    });
     assert.deepEqual(toolCalls[0]?.input, { city: 'Bern' });
     const streamed = streamText({ model: provider()('small'), prompt: 'Hi', tools: { weather } });
     assert.deepEqual((await streamed.toolCalls)[0]?.input, { city: 'Bern' });

@@ -149,7 +149,12 @@ export async function serveModels(
   mesh: ModelMesh,
   { clock = systemClock, firstTokenMs = 60_000 }: { clock?: Clock; firstTokenMs?: number } = {},
 ): Promise<ModelGateway> {
-  const routes = { requestCapability: mesh.request, modelDevices: () => mesh.modelDevices, clock, firstTokenMs };
+  const routes = {
+    requestCapability: mesh.request,
+    modelDevices: () => mesh.modelDevices,
+    clock,
+    firstTokenMs,
+  };
   const server = createServer(async (request, response) => {
     response.on('error', () => undefined);
     const address = splitUrl(request.url ?? '');
