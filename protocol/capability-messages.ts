@@ -13,7 +13,9 @@ import { limits } from './limits.ts';
 /** A request or an answer: JSON, and beside it whatever is not text. Which parts there are is the capability's matter. */
 const contentShape = {
   payload: jsonOfDepth(limits.maxCapabilityJsonDepth),
-  parts: z.array(z.instanceof(Uint8Array)).check(z.maxLength(limits.maxCapabilityParts)),
+  parts: z
+    .array(z.custom<Uint8Array>((part) => part instanceof Uint8Array))
+    .check(z.maxLength(limits.maxCapabilityParts)),
 };
 
 /** The OPEN header. `version` is a semver range; the newest provider of the device within it serves. */

@@ -100,7 +100,7 @@ function start(lane: ProviderLane, call: ProviderCall): Running {
 }
 
 /** Only what a content has, whatever else the provider put there. @throws MeshError bad_answer */
-function copied(content: Content): Content {
+function copied(content: Content): Content & { readonly parts: Uint8Array[] } {
   // A provider may be a plugin: its types promise nothing.
   const { payload, parts } = (content ?? {}) as Partial<Content>;
   if (payload === undefined || !Array.isArray(parts)) throw badAnswer();
