@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { systemClock } from '@cocoon-mesh/protocol';
 import { lexicalSpace, lexicalVector } from '@cocoon-mesh/vectors';
 import { call, embed } from './embeddings-calls.contract.ts';
+import { checkEmbeddings } from './embeddings-check.node.ts';
 import { embeddingsProvider } from './embeddings.node.ts';
 
 const provider = embeddingsProvider({ setting: null, apiKey: null, device: 'here', clock: systemClock });
@@ -25,6 +26,16 @@ describe('embeddings without a model', () => {
     });
     assert.deepEqual(vectors[0], lexicalVector('Revoking a device'));
     assert.deepEqual(vectors[1], lexicalVector('two words'));
+  });
+
+  it('can be tried out', async () => {
+    const { name, fingerprint, semantic, dimensions } = lexicalSpace;
+    assert.deepEqual(await checkEmbeddings(provider, systemClock), {
+      model: name,
+      space: fingerprint,
+      semantic,
+      dimensions,
+    });
   });
 
   it('never stand in for others', async () => {
