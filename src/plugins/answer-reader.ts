@@ -47,7 +47,8 @@ export class AnswerReader<End extends Content = Content> {
   /** @throws MeshError protocol_violation: more came than was granted */
   push(content: Content, bytes: number): void {
     if (this.#ended) return;
-    if (this.#credit <= 0) throw new MeshError('protocol_violation', 'More came of an answer than was granted');
+    if (this.#credit <= 0)
+      throw new MeshError('protocol_violation', 'More came of an answer than was granted');
     this.#credit -= bytes;
     this.#arrived.push({ content, bytes });
     this.#wake?.();

@@ -66,7 +66,13 @@ export function asking(
       const { protocol, version } = wanted;
       const check = await checkOf(wanted, loadCompiler);
       check('request', payload, 'bad_payload');
-      const answer = ask({ ...options, protocol, version, payload: payload as Json, parts: options.parts ?? [] });
+      const answer = ask({
+        ...options,
+        protocol,
+        version,
+        payload: payload as Json,
+        parts: options.parts ?? [],
+      });
       // Who takes the chunks sees the error.
       answer.device.catch(() => undefined);
       const chunks: Json[] = [];
@@ -76,18 +82,31 @@ export function asking(
         check('chunk', chunk.payload, 'bad_answer');
         bytes += sizeOf(chunk);
         if (bytes > maxCollectedBytes)
-          throw new MeshError('message_too_large', 'The stream is too long for one answer; read it as a stream');
+          throw new MeshError(
+            'message_too_large',
+            'The stream is too long for one answer; read it as a stream',
+          );
         chunks.push(chunk.payload);
         parts.push(...chunk.parts);
       }
       const end = await answer.end;
       const result = chunks.length > 0 ? chunks : end.payload;
       if (chunks.length === 0) check('answer', end.payload, 'bad_answer');
-      return { result: result as AnswerOf<typeof wanted>, parts: [...parts, ...end.parts], source: end.source };
+      return {
+        result: result as AnswerOf<typeof wanted>,
+        parts: [...parts, ...end.parts],
+        source: end.source,
+      };
     },
     streamCapability(wanted, payload, options = {}) {
       const { protocol, version } = wanted;
-      const answer = ask({ ...options, protocol, version, payload: payload as Json, parts: options.parts ?? [] });
+      const answer = ask({
+        ...options,
+        protocol,
+        version,
+        payload: payload as Json,
+        parts: options.parts ?? [],
+      });
       return { ...answer, chunks: checkedChunks(answer.chunks, wanted, loadCompiler) };
     },
   };
@@ -112,7 +131,11 @@ async function* checkedChunks(
   }
 }
 
-type Check = (what: 'request' | 'answer' | 'chunk', value: unknown, code: 'bad_payload' | 'bad_answer') => void;
+type Check = (
+  what: 'request' | 'answer' | 'chunk',
+  value: unknown,
+  code: 'bad_payload' | 'bad_answer',
+) => void;
 
 async function checkOf(wanted: WantedCapability, loadCompiler: () => Promise<CompileSchema>): Promise<Check> {
   const { request, answer, chunk, protocol } = wanted;
@@ -121,6 +144,7 @@ async function checkOf(wanted: WantedCapability, loadCompiler: () => Promise<Com
   return (what, value, code) => {
     const schema = wanted[what];
     const problem = schema === undefined ? null : compile(schema).problem(value);
-    if (problem !== null) throw new MeshError(code, `The ${what} of ${protocol} is not as wanted: ${problem}`);
+    if (problem !== null)
+      throw new MeshError(code, `The ${what} of ${protocol} is not as wanted: ${problem}`);
   };
 }

@@ -62,7 +62,11 @@ export interface DeviceView {
   readonly online: boolean;
   readonly this: boolean;
   readonly path: string | null;
-  readonly services: readonly { readonly name: string; readonly type: string; readonly healthy: boolean | null }[];
+  readonly services: readonly {
+    readonly name: string;
+    readonly type: string;
+    readonly healthy: boolean | null;
+  }[];
   readonly capabilities: readonly { readonly protocol: string; readonly version: string }[];
   readonly load: number;
 }
@@ -187,7 +191,8 @@ function ask(gateway: GatewayClient, request: CapabilityRequest): CapabilityAnsw
       for await (const { event, data } of eventsOf(response.body)) {
         const value = JSON.parse(data) as Answered;
         if (event === 'chunk') yield contentOf(value);
-        else if (event === 'done') return end.resolve({ ...contentOf(value), source: { ...source, ...timesOf(value) } });
+        else if (event === 'done')
+          return end.resolve({ ...contentOf(value), source: { ...source, ...timesOf(value) } });
         else if (event === 'error') throw problemOf(data, response);
       }
       throw new MeshError('carrier_lost', 'The gateway broke off the answer');

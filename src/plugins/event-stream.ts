@@ -5,7 +5,9 @@ export interface ServerSentEvent {
   readonly data: string;
 }
 
-export async function* linesOf(body: AsyncIterable<Uint8Array> | null): AsyncGenerator<string, void, undefined> {
+export async function* linesOf(
+  body: AsyncIterable<Uint8Array> | null,
+): AsyncGenerator<string, void, undefined> {
   const decoder = new TextDecoder();
   let rest = '';
   for await (const bytes of body ?? []) {

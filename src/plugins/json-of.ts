@@ -30,9 +30,13 @@ type OfType<Type, Schema> = Type extends 'string'
 
 type ObjectOf<Schema> = Schema extends { readonly properties: infer Properties }
   ? {
-      readonly [Key in keyof Properties as Key extends Required<Schema> ? Key : never]: JsonOf<Properties[Key]>;
+      readonly [Key in keyof Properties as Key extends Required<Schema> ? Key : never]: JsonOf<
+        Properties[Key]
+      >;
     } & {
-      readonly [Key in keyof Properties as Key extends Required<Schema> ? never : Key]?: JsonOf<Properties[Key]>;
+      readonly [Key in keyof Properties as Key extends Required<Schema> ? never : Key]?: JsonOf<
+        Properties[Key]
+      >;
     }
   : { readonly [key: string]: Json };
 

@@ -142,7 +142,8 @@ function assertSchema(schema: JsonSchema, place: string, path: string): void {
 function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   let found = value;
   for (const part of path)
-    found = typeof found === 'object' && found !== null ? (found as Record<PropertyKey, unknown>)[part] : undefined;
+    found =
+      typeof found === 'object' && found !== null ? (found as Record<PropertyKey, unknown>)[part] : undefined;
   return found;
 }
 

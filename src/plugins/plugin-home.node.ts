@@ -71,7 +71,9 @@ export class PluginHome {
     const path = this.#linkOf(name);
     try {
       await mkdir(this.plugins, { recursive: true, mode: 0o700 });
-      if ((await linkTarget(path)) === folder) return;
+      const before = await linkTarget(path);
+      if (before === folder) return;
+      if (before !== null) await unlink(path);
       await symlink(folder, path, 'dir');
     } catch (cause) {
       throw new MeshError('storage_failed', `${path} could not be made`, { cause });

@@ -139,11 +139,16 @@ export class PluginHost {
     return this.#inTurn(async () => {
       const entry = this.#entries.find((one) => nameOf(one) === name);
       if (!entry)
-        throw new MeshError('not_found', `There is no plugin ${name}`, { hint: 'See `cocoon plugins list`.' });
+        throw new MeshError('not_found', `There is no plugin ${name}`, {
+          hint: 'See `cocoon plugins list`.',
+        });
       this.#drop(entry);
       if (entry.plugin) await closePlugin(entry.plugin);
       const isForgotten = await this.#home.unlink(name);
-      return { name, stays: isForgotten && entry.origin !== 'flag' && entry.origin !== 'variable' ? null : entry.path };
+      return {
+        name,
+        stays: isForgotten && entry.origin !== 'flag' && entry.origin !== 'variable' ? null : entry.path,
+      };
     });
   }
 
@@ -205,7 +210,9 @@ export class PluginHost {
       if (other.name === name)
         throw new MeshError('bad_manifest', `A plugin of the name ${name} is there already: ${other.folder}`);
       const twice = capabilities.find((own) =>
-        other.capabilities.some(({ protocol, version }) => protocol === own.protocol && version === own.version),
+        other.capabilities.some(
+          ({ protocol, version }) => protocol === own.protocol && version === own.version,
+        ),
       );
       if (twice)
         throw new MeshError(

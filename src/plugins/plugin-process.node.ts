@@ -148,7 +148,9 @@ class RunningProcess implements PluginProcess {
         data_dir: dataDir,
       });
     } catch (thrown) {
-      this.#kill(`It could not be told to start: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+      this.#kill(
+        `It could not be told to start: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
+      );
     }
   }
 
@@ -250,7 +252,10 @@ class RunningProcess implements PluginProcess {
     this.#pipe.close();
     this.#child.stdio[4]?.destroy();
     const reason = this.#reason ?? how;
-    const error = new MeshError('plugin_failed', `The plugin ${this.#options.manifest.name} failed: ${reason}`);
+    const error = new MeshError(
+      'plugin_failed',
+      `The plugin ${this.#options.manifest.name} failed: ${reason}`,
+    );
     this.#ready.reject(error);
     this.#requests.endAll(error);
     this.#asks.close();

@@ -56,7 +56,10 @@ export class PluginProvider implements Provider {
     const { reader, settled } = this.#request(call);
     try {
       for await (const _ of reader.chunks())
-        throw new MeshError('bad_answer', `${this.protocol} ${this.version} streams, which its manifest does not say`);
+        throw new MeshError(
+          'bad_answer',
+          `${this.protocol} ${this.version} streams, which its manifest does not say`,
+        );
       return await reader.end;
     } finally {
       // The place is taken until the plugin really is done.

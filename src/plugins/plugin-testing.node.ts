@@ -43,7 +43,11 @@ export interface TestedPlugin {
   /** An answer in one piece. @throws MeshError bad_payload | bad_answer | plugin_failed | cancelled | … */
   request(protocol: string, payload: Json, options?: CallOptions): Promise<Content>;
   /** What follows the last chunk is the generator's return value. @throws as `request` */
-  stream(protocol: string, payload: Json, options?: CallOptions): AsyncGenerator<Content, Content | null, undefined>;
+  stream(
+    protocol: string,
+    payload: Json,
+    options?: CallOptions,
+  ): AsyncGenerator<Content, Content | null, undefined>;
   /** The rows of a `custom` query. */
   query(name: string, params?: { readonly [key: string]: Json }): Promise<Json[]>;
   stop(): Promise<void>;
@@ -93,7 +97,8 @@ export async function startPlugin(options: StartPluginOptions): Promise<TestedPl
     const provider = host
       .providers()
       .find((one) => one.protocol === protocol && (version === undefined || one.version === version));
-    if (!provider) throw new MeshError('capability_not_found', `The manifest has no ${protocol} ${version ?? ''}`);
+    if (!provider)
+      throw new MeshError('capability_not_found', `The manifest has no ${protocol} ${version ?? ''}`);
     return provider;
   };
   async function* stream(
@@ -184,7 +189,9 @@ export function testPlugin(options: ConformanceOptions): void {
   describe(`the plugin in ${folder}`, () => {
     it('has a manifest, and a sample for each capability in it', async () => {
       const { capabilities } = await readManifest(folder);
-      const missing = capabilities.filter((capability) => !samples.some((sample) => isOf(sample, capability)));
+      const missing = capabilities.filter(
+        (capability) => !samples.some((sample) => isOf(sample, capability)),
+      );
       assert.deepEqual(
         missing.map(({ protocol, version }) => `${protocol} ${version}`),
         [],
@@ -301,7 +308,9 @@ async function untilRunning(host: PluginHost): Promise<void> {
     if (plugin?.state === 'running') resolve();
     else if (plugin?.why != null) reject(new MeshError('plugin_failed', plugin.why));
   };
-  const limit = systemClock.after(startMs, () => reject(new MeshError('timeout', 'The plugin did not start')));
+  const limit = systemClock.after(startMs, () =>
+    reject(new MeshError('timeout', 'The plugin did not start')),
+  );
   const forget = host.onChange(look);
   look();
   try {
@@ -322,8 +331,16 @@ function answerWith(
     return answer(payload);
   };
   const result = work();
-  const source = { ...{ device: asker.name, deviceId: asker.id, version, attempts: 1 }, queueMs: 0, totalMs: 0 };
-  const end = result.then((answer) => ({ payload: answer, parts: [], source: { ...source, insteadOf: null } }));
+  const source = {
+    ...{ device: asker.name, deviceId: asker.id, version, attempts: 1 },
+    queueMs: 0,
+    totalMs: 0,
+  };
+  const end = result.then((answer) => ({
+    payload: answer,
+    parts: [],
+    source: { ...source, insteadOf: null },
+  }));
   end.catch(() => undefined);
   const device = result.then(() => source);
   device.catch(() => undefined);

@@ -64,7 +64,8 @@ export class Plugin {
     const state = this.#state;
     const { name } = this.manifest;
     if (state.state === 'running') return null;
-    if (state.state === 'waiting') return `The plugin ${name} ended and will be started again: ${state.reason}`;
+    if (state.state === 'waiting')
+      return `The plugin ${name} ended and will be started again: ${state.reason}`;
     return state.state === 'starting' ? `The plugin ${name} is starting` : `The plugin ${name} is stopped`;
   }
 
@@ -116,7 +117,9 @@ export class Plugin {
     try {
       process = this.#options.startProcess(this.#options);
     } catch (thrown) {
-      return this.#ended(`It could not be started: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+      return this.#ended(
+        `It could not be started: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
+      );
     }
     this.#enter({ state: 'starting', process });
     process.ready.then(

@@ -59,6 +59,7 @@ function rowOf(payload: Json, index: number, name: string): QueryRow {
   const { rank, value } = payload as { rank: number | string | null; value: Json };
   const row = { key: rank === null ? [-index] : [rank], at: String(index), value };
   const result = queryRowSchema.safeParse(row);
-  if (!result.success) throw new MeshError('bad_answer', `The query ${name} of a plugin has a row that is none`);
+  if (!result.success)
+    throw new MeshError('bad_answer', `The query ${name} of a plugin has a row that is none`);
   return result.data;
 }

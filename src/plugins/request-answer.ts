@@ -29,4 +29,3 @@ export interface PluginProcess {
   /** Asks it to end, then makes it. Idempotent. */
   stop(): Promise<void>;
 }
-

@@ -179,7 +179,9 @@ function checked(value: unknown, check: SchemaCheck | null, what: string): Plain
 }
 
 function rowOf(value: JsonLike): PlainContent {
-  const row = isRanked(value) ? { rank: value.rank, value: value.value } : { rank: null, value: (value ?? null) as Json };
+  const row = isRanked(value)
+    ? { rank: value.rank, value: value.value }
+    : { rank: null, value: (value ?? null) as Json };
   return { payload: row, parts: [] };
 }
 

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { Duplex } from 'node:stream';
+import { describe, it } from 'node:test';
+import type { MeshError } from '@cocoon-mesh/protocol';
+import * as z from 'zod/mini';
+import { MessagePipe } from './message-pipe.node.ts';
+
+const schema = z.object({ text: z.string() });
+type Message = z.infer<typeof schema>;
+
+/** Both ends of a pipe as memory: what one writes is handed to the test. */
+function makePipe(onMessage: (message: Message, bytes: number) => void = () => undefined) {
+  const written: Uint8Array[] = [];
+  const stream = new Duplex({
+    read: () => undefined,
+    write: (piece: Uint8Array, _encoding, done) => {
+      written.push(piece);
+      done();
+    },
+  });
+  const ends: (MeshError | null)[] = [];
+  const pipe = new MessagePipe<Message, Message>(stream, {
+    incoming: schema,
+    outgoing: schema,
+    maxBytes: 100,
+    onMessage,
+    onEnd: (problem) => ends.push(problem),
+  });
+  return {
+    pipe,
+    ends,
+    bytes: () => Buffer.concat(written),
+    give: (piece: Uint8Array) => stream.emit('data', piece),
+  };
+}
+
+describe('messages between a plugin and its daemon', () => {
+  it('arrive whole and in order, however the pipe cuts them', () => {
+    const { pipe, bytes } = makePipe();
+    for (const text of ['one', '', 'three'.repeat(10)]) pipe.send({ text });
+    for (const size of [1, 2, 3, 5, 7, 1000]) {
+      const texts: string[] = [];
+      const other = makePipe(({ text }) => texts.push(text));
+      const all = bytes();
+      for (let at = 0; at < all.length; at += size) other.give(all.subarray(at, at + size));
+      assert.deepEqual(texts, ['one', '', 'three'.repeat(10)]);
+      assert.deepEqual(other.ends, []);
+    }
+  });
+
+  it('that are none end the pipe, once, without an exception', () => {
+    for (const garbage of [
+      [0, 0, 0, 3, 1, 2, 3],
+      [0, 0, 0, 0],
+      [0, 0, 0, 1, 0xc1],
+      [0, 0, 0, 2, 0x81, 0xa1],
+    ]) {
+      const { ends, give } = makePipe(() => assert.fail('there is no message in it'));
+      give(Uint8Array.from(garbage));
+      give(Uint8Array.from([0, 0, 0, 1, 0xc0]));
+      assert.equal(ends.length, 1);
+      assert.notEqual(ends[0], null);
+    }
+  });
+
+  it('are refused by their length before it has come', () => {
+    const { ends, give } = makePipe();
+    give(Uint8Array.from([0xff, 0xff, 0xff, 0xff]));
+    assert.equal(ends[0]?.code, 'message_too_large');
+  });
+
+  it('that are too large or do not follow the schema are not sent', () => {
+    const { pipe, bytes } = makePipe();
+    assert.throws(() => pipe.send({ text: 'x'.repeat(200) }), { code: 'message_too_large' });
+    assert.throws(() => pipe.send({ text: 3 } as unknown as Message), { code: 'bad_message' });
+    assert.equal(bytes().length, 0);
+  });
+});
