@@ -364,6 +364,7 @@ describe('the AI SDK', () => {
       properties: { city: { type: 'string' } },
       required: ['city'],
     }),
+    execute: async ({ city }) => `sunny in ${city}`,
   });
 
   it('chats, and streams', async () => {

@@ -18,6 +18,8 @@ export interface ChatBackend {
   readonly name: string;
   /** Requests at once. */
   readonly limit: number;
+  /** Told when the models may have changed, where they are not only to be looked at from time to time. */
+  watch?(changed: () => void): void;
   /** @throws MeshError why there are none */
   models(signal: AbortSignal): Promise<readonly ChatModel[]>;
   /**

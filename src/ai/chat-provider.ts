@@ -42,6 +42,7 @@ export class BackendChatProvider implements Provider {
         for (const listener of this.#listeners) listener();
       },
     });
+    backend.watch?.(() => void this.#models.refresh());
   }
 
   get limit(): number {

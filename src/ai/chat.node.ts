@@ -5,6 +5,7 @@ import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
 import type { ChatBackend } from './chat-backend.ts';
 import { BackendChatProvider } from './chat-provider.ts';
+import { LlmChat } from './llm-chat.node.ts';
 import { ModelServer } from './llm-server.ts';
 import { OllamaChat } from './ollama-chat.ts';
 import { OpenAiChat } from './openai-chat.ts';
@@ -45,7 +46,7 @@ function backendOf(provider: string, { model, apiKey, ollamaHost, clock }: ChatP
       model,
     });
   }
-  return new NoBackend(`COCOON_LLM_PROVIDER is neither \`ollama\`, an http URL nor a folder with a model`);
+  return new LlmChat({ folder: provider, model, clock });
 }
 
 const ollamaPort = 11434;

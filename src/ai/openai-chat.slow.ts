@@ -321,7 +321,7 @@ describe('the models of a server', () => {
   });
 
   it('are gone with the server, and come back by themselves', async () => {
-    await using served = await serve(({ response }) => response.destroy());
+    await using served = await serve(({ response }) => void response.destroy());
     const states: (string | null)[] = [];
     let changed = Promise.withResolvers<void>();
     served.provider.onChange(() => {
