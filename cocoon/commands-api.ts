@@ -7,7 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, limits } from '@cocoon-mesh/protocol';
-import type { Descriptions } from './descriptions.ts';
+import type { Capabilities } from './capabilities.ts';
 import type { DeviceView, ServiceView } from './device-view.ts';
 import { deviceView, ownServiceView, rounded } from './device-view.ts';
 import type { Finding } from './doctor.ts';
@@ -23,7 +23,7 @@ export interface CommandsOptions {
   readonly mesh: Mesh;
   readonly services: Services;
   readonly reach: Reach;
-  readonly descriptions: Descriptions;
+  readonly capabilities: Capabilities;
   readonly gateway: Gateway;
   readonly clock: Clock;
   readonly owner: OwnerCommands;
@@ -109,15 +109,21 @@ export class Commands {
 
   /** As far as known. */
   devices(): DeviceView[] {
-    const { mesh, services, descriptions } = this.#options;
+    const { mesh, services, capabilities } = this.#options;
     return mesh
       .devices()
-      .map((device) => deviceView(device, device.self ? services.list() : descriptions.of(device)));
+      .map((device) =>
+        deviceView(
+          device,
+          device.self ? services.list() : capabilities.servicesOf(device),
+          capabilities.statesOf(device),
+        ),
+      );
   }
 
-  /** After asking devices with a session how their services do. */
+  /** After asking devices with a session how their services and providers do. */
   async askedDevices(): Promise<DeviceView[]> {
-    await this.#options.descriptions.refresh();
+    await this.#options.capabilities.refresh();
     return this.devices();
   }
 

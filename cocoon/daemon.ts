@@ -5,6 +5,7 @@
 
 import { availableParallelism, loadavg } from 'node:os';
 import { AuditLog } from '@cocoon-mesh/audit';
+import { LocalCapabilities } from '@cocoon-mesh/capabilities';
 import type { Mesh, SignalingSocketFactory } from '@cocoon-mesh/mesh';
 import { createMesh } from '@cocoon-mesh/mesh';
 import { selectEngine } from '@cocoon-mesh/mesh/engines/select.node.ts';
@@ -18,7 +19,6 @@ import type { DeviceSettings } from './config.ts';
 import { defaultSignalingUrl } from './config.ts';
 import { ControlServer } from './control/server.ts';
 import { controlSocketPath } from './control/socket-path.ts';
-import { Descriptions } from './descriptions.ts';
 import { examine } from './doctor-daemon.ts';
 import { FeatureParts } from './feature-parts.ts';
 import { Gateway } from './gateway/gateway.ts';
@@ -123,12 +123,13 @@ async function build(
   const gatewayToken = await openGatewayToken(home.gatewayToken);
   const owners = await OwnersFile.open(home.owners);
   const { engine, reason } = await selectEngine(settings.engine);
+  const local = new LocalCapabilities({ clock, log, disabled: settings.disabledCapabilities });
   const services = await Services.open({
     path: home.services,
     configured: settings.services,
     insisted: settings.servicesByFlag,
     clock,
-    changed: () => mesh.describe(describeSelf(settings, ownName(mesh), services)),
+    changed: () => mesh.describe(describeSelf(settings, ownName(mesh), services, local.advertised())),
   });
   parts.defer(() => services.close());
   const ownSignaling = (await options.startSignaling?.(log)) ?? null;
@@ -170,6 +171,7 @@ async function build(
       settings,
       settings.named ? settings.name : (owners.owners.name ?? settings.name),
       services,
+      local.advertised(),
     ),
     store: owners,
     ...(ownership.token ? { token: ownership.token } : {}),
@@ -177,7 +179,7 @@ async function build(
     aead: nodeAead,
     log,
     oidcToken: oidcTokenSource(options.oidcToken ?? null, log),
-    load: () => (loadavg()[0] ?? 0) / availableParallelism(),
+    load: () => local.load ?? (loadavg()[0] ?? 0) / availableParallelism(),
     signs: () => keyring.keys !== null,
     policy: mayRun,
   });
@@ -185,6 +187,13 @@ async function build(
   parts.defer(recordMeshEvents(mesh, audit));
   keyring.follow(() => mesh.ownerRecords);
   mesh.on('devices', () => void remember(mesh, owners, log));
+  parts.defer(
+    followProviders(
+      local,
+      (provided) => mesh.describe(describeSelf(settings, ownName(mesh), services, provided)),
+      log,
+    ),
+  );
 
   const reach = parts.adopt(
     new Reach(mesh, services, clock, (peer, right) => recordDenied(audit, peer, right)),
@@ -193,6 +202,8 @@ async function build(
   const features = parts.adopt(
     new FeatureParts({
       mesh,
+      services,
+      local,
       settings,
       home,
       clock,
@@ -201,7 +212,6 @@ async function build(
     }),
     (opened) => opened.close(),
   );
-  const descriptions = new Descriptions(mesh, services, clock);
   const gateway = await Gateway.start({
     port: settings.gatewayPort,
     token: gatewayToken,
@@ -211,7 +221,7 @@ async function build(
     features,
     devices: () => {
       // For the next look; this one must not wait.
-      void descriptions.refresh();
+      void features.capabilities.refresh();
       return commands.devices();
     },
   });
@@ -233,7 +243,7 @@ async function build(
     mesh,
     services,
     reach,
-    descriptions,
+    capabilities: features.capabilities,
     gateway,
     clock,
     owner: owner.commands,
@@ -355,6 +365,27 @@ async function remember(mesh: Mesh, owners: OwnersFile, log: Log): Promise<void>
   } catch (thrown) {
     log('error', 'The owners file could not be written', { error: String(thrown) });
   }
+}
+
+/** Tells others what is served here now; many changes at once are told once. @returns ends it */
+function followProviders(
+  local: LocalCapabilities,
+  tell: (provided: ReturnType<LocalCapabilities['advertised']>) => Promise<void>,
+  log: Log,
+): () => void {
+  let told = JSON.stringify(local.advertised());
+  return local.onChange((change) => {
+    if (change === 'load') return;
+    queueMicrotask(() => {
+      const provided = local.advertised();
+      const now = JSON.stringify(provided);
+      if (now === told) return;
+      told = now;
+      tell(provided).catch((thrown: unknown) =>
+        log('warn', 'Others could not be told what is served here', { error: String(thrown) }),
+      );
+    });
+  });
 }
 
 /** Browsers give keys only to pages that came safely: from this machine or over TLS. */

@@ -1,6 +1,7 @@
 /** Devices and services as `devices --json`, the gateway and the events show them. The names are the surface. */
 
 import type { Device } from '@cocoon-mesh/mesh';
+import type { CapabilityState } from '@cocoon-mesh/protocol';
 import type { OwnService } from './services.ts';
 
 export interface ServiceView {
@@ -9,6 +10,19 @@ export interface ServiceView {
   /** Null where it is not known: other devices tell over a session only. */
   readonly port: number | null;
   readonly healthy: boolean | null;
+}
+
+/** Without the rest where nothing was told of it: it is asked over a session only, and few kinds have a load. */
+export interface CapabilityView {
+  readonly protocol: string;
+  readonly version: string;
+  /** 1 and more: whoever comes waits. */
+  readonly load?: number;
+  readonly in_flight?: number;
+  readonly queued?: number;
+  readonly limit?: number;
+  readonly warm?: boolean;
+  readonly features?: readonly string[];
 }
 
 export interface DeviceView {
@@ -25,14 +39,21 @@ export interface DeviceView {
   readonly engine: string | null;
   readonly rtt_ms: number | null;
   readonly services: readonly ServiceView[];
-  readonly capabilities: readonly { readonly protocol: string; readonly version: string }[];
+  readonly capabilities: readonly CapabilityView[];
   readonly load: number;
   readonly location: string | null;
   readonly problem: string | null;
 }
 
-/** @param known what was told of its services by now: all of the own device's, perhaps nothing of another's */
-export function deviceView(device: Device, known: readonly Omit<ServiceView, 'type'>[]): DeviceView {
+/**
+ * @param known what was told of its services by now: all of the own device's, perhaps nothing of another's
+ * @param states the same of its providers
+ */
+export function deviceView(
+  device: Device,
+  known: readonly Omit<ServiceView, 'type'>[],
+  states: readonly CapabilityState[],
+): DeviceView {
   return {
     name: device.name,
     peer_id: device.peerId,
@@ -48,10 +69,36 @@ export function deviceView(device: Device, known: readonly Omit<ServiceView, 'ty
       const told = known.find((service) => service.name === name);
       return { name, type, port: told?.port ?? null, healthy: told?.healthy ?? null };
     }),
-    capabilities: device.capabilities,
+    capabilities: device.capabilities.map((capability) => capabilityView(capability, states)),
     load: device.load,
     location: device.location,
     problem: device.problem,
+  };
+}
+
+/** Several providers of one capability are shown as one. */
+function capabilityView(
+  { protocol, version }: Device['capabilities'][number],
+  states: readonly CapabilityState[],
+): CapabilityView {
+  const own = states.filter((state) => state.protocol === protocol && state.version === version);
+  if (own.length === 0) return { protocol, version };
+  const sum = (count: (state: CapabilityState) => number): number =>
+    own.reduce((all, state) => all + count(state), 0);
+  const [inFlight, queued, limit] = [
+    sum((state) => state.in_flight),
+    sum((state) => state.queued),
+    sum((state) => state.limit),
+  ];
+  return {
+    protocol,
+    version,
+    load: rounded((inFlight + queued) / limit),
+    in_flight: inFlight,
+    queued,
+    limit,
+    warm: own.some(({ warm }) => warm),
+    features: [...new Set(own.flatMap(({ features }) => features))],
   };
 }
 

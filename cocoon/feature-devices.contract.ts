@@ -6,6 +6,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LocalCapabilities } from '@cocoon-mesh/capabilities';
 import type { Device, Mesh, ProvenPeer } from '@cocoon-mesh/mesh';
 import type { Rights } from '@cocoon-mesh/protocol';
 import { MeshError, ResetCode, allows, memberRights, neededRight, systemClock } from '@cocoon-mesh/protocol';
@@ -28,6 +29,7 @@ type StreamHandler = Parameters<Mesh['handle']>[1];
 interface Party {
   readonly device: Device;
   readonly handlers: Map<string, StreamHandler>;
+  readonly local: LocalCapabilities;
 }
 
 export class Devices implements AsyncDisposable {
@@ -48,7 +50,12 @@ export class Devices implements AsyncDisposable {
     const peerId = `peer-of-${name}`;
     const handlers = new Map<string, StreamHandler>();
     const services = { list: () => [], get: () => undefined } as unknown as Services;
-    const { capabilities } = describeSelf(settings, name, services);
+    const local = new LocalCapabilities({
+      clock: systemClock,
+      log: () => undefined,
+      disabled: settings.disabledCapabilities,
+    });
+    const { capabilities } = describeSelf(settings, name, services, []);
     const device: Device = {
       peerId,
       kind: 'cocoon',
@@ -66,10 +73,12 @@ export class Devices implements AsyncDisposable {
       rttMs: null,
       problem: null,
     };
-    this.#parties.set(peerId, { device, handlers });
+    this.#parties.set(peerId, { device, handlers, local });
     const mesh = this.#mesh(peerId);
     const features = new FeatureParts({
       mesh,
+      services,
+      local,
       settings,
       home: new Home(folder),
       clock: systemClock,
@@ -83,7 +92,7 @@ export class Devices implements AsyncDisposable {
       mesh,
       reach: new Reach(mesh, services, systemClock),
       clock: systemClock,
-      devices: () => mesh.devices().map((each) => deviceView(each, [])),
+      devices: () => mesh.devices().map((each) => deviceView(each, [], features.capabilities.statesOf(each))),
       features,
     });
     this.#stops.defer(() => gateway.close());
@@ -102,7 +111,11 @@ export class Devices implements AsyncDisposable {
 
   #mesh(peerId: string): Mesh {
     const devices = (): Device[] =>
-      [...this.#parties.values()].map(({ device }) => ({ ...device, self: device.peerId === peerId }));
+      [...this.#parties.values()].map(({ device, local }) => ({
+        ...device,
+        capabilities: [...device.capabilities, ...local.advertised()],
+        self: device.peerId === peerId,
+      }));
     const mesh: Pick<Mesh, 'peerId' | 'devices' | 'resolve' | 'openStream' | 'handle' | 'on'> & object = {
       peerId,
       devices,

@@ -1,8 +1,9 @@
 /**
  * What this device does for others beyond its services, put together: its tasks and their runs, its knowledge base,
- * the queries that ask both, and the same questions to all devices.
+ * the queries that ask both, the same questions to all devices, and capabilities.
  */
 
+import type { LocalCapabilities } from '@cocoon-mesh/capabilities';
 import type { Device, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, streamProtocols } from '@cocoon-mesh/protocol';
@@ -11,6 +12,7 @@ import { openTaskStore } from '@cocoon-mesh/tasks';
 import { deviceFacts } from '@cocoon-mesh/tasks/device-facts.node.ts';
 import { TaskRunner } from '@cocoon-mesh/tasks/runner.node.ts';
 import { satisfies, validRange } from 'semver';
+import { Capabilities } from './capabilities.ts';
 import type { DeviceSettings } from './config.ts';
 import type { TaskEvent, WatchTasks } from './gateway/events.ts';
 import type { FeatureRoutes } from './gateway/feature-routes.ts';
@@ -21,6 +23,7 @@ import type { Log } from './logs.ts';
 import { QueryService } from './queries/query-service.ts';
 import { switchedOff, taskAnswerers } from './queries/query-sources.ts';
 import type { Denied } from './reach.ts';
+import type { Services } from './services.ts';
 import { Delegation } from './tasks/delegation.ts';
 import type { OpenTasks, TaskSource } from './tasks/task-home.ts';
 import { TaskHome } from './tasks/task-home.ts';
@@ -30,6 +33,9 @@ import { taskView } from './tasks/task-view.ts';
 
 export interface FeaturePartsOptions {
   readonly mesh: Mesh;
+  readonly services: Pick<Services, 'list'>;
+  /** What is served here; providers come and go. */
+  readonly local: LocalCapabilities;
   readonly settings: DeviceSettings;
   readonly home: Home;
   readonly clock: Clock;
@@ -44,6 +50,7 @@ export class FeatureParts implements FeatureRoutes {
   readonly delegation: Delegation;
   readonly queries: QueryService;
   readonly knowledge: Knowledge;
+  readonly capabilities: Capabilities;
   readonly clock: Clock;
   readonly #options: FeaturePartsOptions;
   readonly #queryServer: QueryServer;
@@ -76,6 +83,7 @@ export class FeatureParts implements FeatureRoutes {
     this.#queryServer.answer('search_knowledgebase', this.knowledge.answerer);
     mesh.handle(streamProtocols.query, this.#queryServer.handle);
     this.queries = new QueryService(mesh, this.#queryServer, clock);
+    this.capabilities = new Capabilities(options);
   }
 
   /** Databases are opened; one that is away is tried again. */
@@ -99,6 +107,7 @@ export class FeatureParts implements FeatureRoutes {
   /** Commands that run are ended first. Idempotent. */
   async close(): Promise<void> {
     this.#queryServer.close();
+    this.capabilities.close();
     await Promise.all([this.#tasks.close(), this.knowledge.close()]);
   }
 

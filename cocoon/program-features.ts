@@ -1,9 +1,10 @@
-/** The commands about tasks, queries and the knowledge base, as commander sees them. */
+/** The commands about tasks, queries, capabilities and the knowledge base, as commander sees them. */
 
 import type { Command } from 'commander';
 import { action } from './command-context.ts';
 import * as kb from './commands/kb.ts';
 import * as query from './commands/query.ts';
+import * as request from './commands/request.ts';
 import * as tasksAdd from './commands/tasks-add.ts';
 import * as tasksLogs from './commands/tasks-logs.ts';
 import * as tasks from './commands/tasks.ts';
@@ -22,6 +23,14 @@ export function addFeatureCommands(program: Command, environment: Environment, a
   );
   query.describe(queryCommand);
   action(queryCommand, environment, query.query);
+
+  const requestCommand = add(
+    program,
+    'request',
+    `cocoon request embeddings@^1.0.0 '{"input": ["hello"]}' --json`,
+  );
+  request.describe(requestCommand);
+  action(requestCommand, environment, request.request);
 
   const kbCommand = add(program, 'kb', 'cocoon kb add ~/notes').description(
     'The knowledge base: text and Markdown files, indexed where they lie.',

@@ -4,6 +4,8 @@ import type { Server } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { LocalCapabilities } from '@cocoon-mesh/capabilities';
+import { scriptedProvider } from '@cocoon-mesh/capabilities/scripted-provider.contract.ts';
 import type { Mesh, ProvenPeer } from '@cocoon-mesh/mesh';
 import type { Rights } from '@cocoon-mesh/protocol';
 import {
@@ -19,7 +21,7 @@ import {
   tcpProtocol,
 } from '@cocoon-mesh/protocol';
 import { fetchThrough } from '@cocoon-mesh/proxy';
-import { Descriptions } from './descriptions.ts';
+import { Capabilities } from './capabilities.ts';
 import { localStreamPair } from './local-stream.ts';
 import { Reach } from './reach.ts';
 import { Services } from './services.ts';
@@ -46,15 +48,21 @@ before(async () => {
     clock: systemClock,
     changed: async () => undefined,
   });
-  const mesh = { handle: (protocol: string, handler: Handler) => handlers.set(protocol, handler) };
+  const mesh = {
+    handle: (protocol: string, handler: Handler) => handlers.set(protocol, handler),
+    on: () => () => undefined,
+  };
   const reach = new Reach(
     mesh as unknown as Mesh,
     services,
     systemClock,
     ({ peerId }, { protocol, verb, name }) => denied.push(`${peerId} ${protocol} ${verb} ${name}`),
   );
-  const descriptions = new Descriptions(mesh as unknown as Mesh, services, systemClock);
-  assert.deepEqual(descriptions.of({ peerId: 'nobody', online: true } as never), []);
+  const [clock, log] = [systemClock, () => undefined];
+  const local = new LocalCapabilities({ clock, log });
+  local.add(scriptedProvider());
+  const capabilities = new Capabilities({ mesh: mesh as unknown as Mesh, services, local, clock, log });
+  assert.deepEqual(capabilities.servicesOf({ peerId: 'nobody', online: true } as never), []);
   after(() => reach.close());
 });
 

@@ -9,7 +9,7 @@ import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Rate, RateKind, Rates } from './server-limits.ts';
 
 export class RateLimited extends MeshError {
-  readonly retryAfterMs: number;
+  override readonly retryAfterMs: number;
 
   constructor(retryAfterMs: number) {
     super('rate_limited');

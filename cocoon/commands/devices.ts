@@ -29,12 +29,26 @@ function devicesText(list: readonly DeviceView[]): string {
     device.engine ?? '-',
     device.rtt_ms === null ? '-' : `${device.rtt_ms.toFixed(1)} ms`,
     device.services.map(serviceText).join(' ') || '-',
+    device.capabilities.map(capabilityText).join(' ') || '-',
     device.peer_id,
   ]);
   const problems = list.flatMap(({ name, problem }) => (problem === null ? [] : [`${name}: ${problem}`]));
-  return [table(['NAME', 'STATE', 'PATH', 'ENGINE', 'RTT', 'SERVICES', 'PEER ID'], rows), ...problems].join(
-    '\n',
-  );
+  return [
+    table(['NAME', 'STATE', 'PATH', 'ENGINE', 'RTT', 'SERVICES', 'CAPABILITIES', 'PEER ID'], rows),
+    ...problems,
+  ].join('\n');
+}
+
+/** `llm.chat@1.0.0 (1+2 of 4)`: served and waiting of as many as it serves at once. */
+function capabilityText({
+  protocol,
+  version,
+  in_flight: inFlight = 0,
+  queued = 0,
+  limit,
+}: DeviceView['capabilities'][number]): string {
+  const waiting = queued === 0 ? '' : `+${queued}`;
+  return `${protocol}@${version}${limit === undefined ? '' : ` (${inFlight}${waiting} of ${limit})`}`;
 }
 
 function serviceText({ name, type, healthy }: DeviceView['services'][number]): string {

@@ -1,13 +1,15 @@
-/** The routes that the gateway and the control socket have in common: tasks and queries. */
+/** The routes that the gateway and the control socket have in common: tasks, queries and capabilities. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { CapabilityRoutes } from './capability-routes.ts';
+import { answerCapabilities } from './capability-routes.ts';
 import type { WatchTasks } from './events.ts';
 import type { QueryRoutes } from './query-routes.ts';
 import { answerQueries } from './query-routes.ts';
 import type { TaskRoutes } from './task-routes.ts';
 import { answerTasks } from './task-routes.ts';
 
-export interface FeatureRoutes extends TaskRoutes, QueryRoutes {
+export interface FeatureRoutes extends TaskRoutes, QueryRoutes, CapabilityRoutes {
   readonly watchTasks: WatchTasks;
 }
 
@@ -25,7 +27,8 @@ export async function answerFeatures(
 ): Promise<boolean> {
   return (
     (await answerTasks(request, response, address, routes)) ||
-    (await answerQueries(request, response, address, routes))
+    (await answerQueries(request, response, address, routes)) ||
+    (await answerCapabilities(request, response, address, routes))
   );
 }
 

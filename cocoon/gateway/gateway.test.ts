@@ -157,7 +157,7 @@ before(async () => {
     mesh,
     reach: new Reach(mesh, services, systemClock),
     clock,
-    devices: () => mesh.devices().map((device) => deviceView(device, services.list())),
+    devices: () => mesh.devices().map((device) => deviceView(device, services.list(), [])),
     features: noFeatures,
   });
 });

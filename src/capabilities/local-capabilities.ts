@@ -14,6 +14,8 @@ import { ProviderLane } from './provider-lane.ts';
 
 export interface LocalCapabilitiesOptions {
   readonly clock: Clock;
+  /** Protocols that are not served, whoever brings them. */
+  readonly disabled?: readonly string[];
   readonly log: (level: 'debug' | 'info' | 'warn', message: string, fields?: Record<string, unknown>) => void;
 }
 
@@ -43,11 +45,12 @@ export class LocalCapabilities {
 
   /**
    * It belongs to whoever adds it, who also closes it.
-   * @returns takes it away again; requests that run go on
+   * @returns takes it away again; requests that run go on. One that was switched off is not there in the first place
    * @throws MeshError bad_manifest for a protocol, version or limit that is none, or when there are too many
    */
   add(provider: Provider): () => void {
     assertSound(provider);
+    if (this.#isOff(provider.protocol)) return () => undefined;
     if (this.#lanes.size >= limits.maxCapabilities)
       throw new MeshError('bad_manifest', `A device has at most ${limits.maxCapabilities} providers`);
     const lane = new ProviderLane(provider, this.#options.clock, () => this.#tell('load'));
@@ -138,6 +141,8 @@ export class LocalCapabilities {
   }
 
   #missing({ protocol, version, features }: WantedCapability): MeshError {
+    if (this.#isOff(protocol))
+      return new MeshError('capability_off', `${protocol} is switched off on this device`);
     const problem = this.problemOf({ protocol, version });
     if (problem) return problem;
     const wanted = features.length === 0 ? '' : ` with ${features.join(', ')}`;
@@ -145,6 +150,10 @@ export class LocalCapabilities {
       'capability_not_found',
       `This device does not offer ${protocol}@${version}${wanted}`,
     );
+  }
+
+  #isOff(protocol: string): boolean {
+    return this.#options.disabled?.includes(protocol) === true;
   }
 
   #tell(change: Change): void {

@@ -1,0 +1,147 @@
+/**
+ * `POST /capabilities/{protocol}`: a capability request of a program on this machine. An answer in one piece is JSON,
+ * a stream is server-sent events: `chunk`, then `done` or `error`. Binary parts are base64 in `parts`, both ways; where
+ * there are none, the field is absent.
+ */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AnswerSource, CapabilityAnswer, Content } from '@cocoon-mesh/capabilities';
+import {
+  MeshError,
+  featuresField,
+  jsonOfDepth,
+  limits,
+  protocolField,
+  rangeField,
+  toMeshError,
+} from '@cocoon-mesh/protocol';
+import * as z from 'zod/mini';
+import type { Capabilities } from '../capabilities.ts';
+import { answerJson } from './answer.ts';
+import { goneSignal, writeChunk } from './openai-routes.ts';
+import { assertKnown } from './parameters.ts';
+import { readJsonBody } from './request-body.ts';
+
+export interface CapabilityRoutes {
+  readonly capabilities: Capabilities;
+}
+
+/** A message with its parts in base64. */
+const maxBodyBytes = Math.ceil((limits.maxCapabilityMessageBytes * 4) / 3) + 64 * 1024;
+const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?$/;
+const nameField = z.string().check(z.minLength(1), z.maxLength(256));
+
+const bodySchema = z.strictObject({
+  version: z.optional(rangeField),
+  payload: z.optional(jsonOfDepth(limits.maxCapabilityJsonDepth)),
+  parts: z.optional(z.array(z.string().check(z.regex(base64))).check(z.maxLength(limits.maxCapabilityParts))),
+  prefer_device: z.optional(z.nullable(nameField)),
+  /** This one or none. */
+  device: z.optional(z.nullable(nameField)),
+  features: z.optional(featuresField),
+  session: z.optional(z.nullable(z.string().check(z.maxLength(128)))),
+  timeout_ms: z.optional(z.int().check(z.gte(1), z.lte(limits.maxCapabilityTimeoutMs))),
+});
+
+/** @returns false: it is no route of these */
+export async function answerCapabilities(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { path, query }: { readonly path: string; readonly query: URLSearchParams },
+  { capabilities }: CapabilityRoutes,
+): Promise<boolean> {
+  const [, protocol = ''] = /^\/capabilities\/([^/]+)$/.exec(path) ?? [];
+  if (protocol === '' || request.method !== 'POST') return false;
+  assertKnown(query, [], 'usage');
+  if (!protocolField.safeParse(protocol).success) throw new MeshError('capability_not_found');
+  const gone = goneSignal(response);
+  const body = await readJsonBody(request, bodySchema, maxBodyBytes, 'bad_payload');
+  const answer = capabilities.request({
+    protocol,
+    version: body.version ?? '*',
+    payload: body.payload ?? null,
+    parts: (body.parts ?? []).map((part) => Buffer.from(part, 'base64')),
+    ...(body.prefer_device == null ? {} : { preferDevice: body.prefer_device }),
+    ...(body.device == null ? {} : { onlyDevice: body.device }),
+    ...(body.features ? { features: body.features } : {}),
+    ...(body.session == null ? {} : { session: body.session }),
+    ...(body.timeout_ms === undefined ? {} : { timeoutMs: body.timeout_ms }),
+    signal: gone,
+  });
+  await send(response, answer, gone);
+  return true;
+}
+
+/** Whether it streams is known with its first piece. @throws MeshError as long as nothing was sent */
+async function send(response: ServerResponse, answer: CapabilityAnswer, gone: AbortSignal): Promise<void> {
+  const chunks = answer.chunks[Symbol.asyncIterator]();
+  const first = await chunks.next();
+  if (first.done === true) {
+    const end = await answer.end;
+    setHeaders(response, headersOf(end.source));
+    return answerJson(response, { result: end.payload, ...partsOf(end) });
+  }
+  const { device, deviceId, attempts } = await answer.device;
+  response.writeHead(200, {
+    'content-type': 'text/event-stream',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'cocoon-device': device,
+    'cocoon-device-id': deviceId,
+    'cocoon-attempts': String(attempts),
+  });
+  try {
+    await writeChunk(response, chunkEvent(first.value), gone);
+    const rest = { [Symbol.asyncIterator]: () => chunks };
+    for await (const chunk of rest) await writeChunk(response, chunkEvent(chunk), gone);
+    const end = await answer.end;
+    response.end(event('done', { result: end.payload, ...partsOf(end), ...sourceView(end.source) }));
+  } catch (thrown) {
+    if (gone.aborted) response.destroy();
+    else response.end(event('error', { error: toMeshError(thrown) }));
+  }
+}
+
+function setHeaders(response: ServerResponse, headers: Readonly<Record<string, string>>): void {
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+}
+
+function headersOf(source: AnswerSource): Record<string, string> {
+  return {
+    'Cocoon-Device': source.device,
+    'Cocoon-Device-Id': source.deviceId,
+    'Cocoon-Version': source.version,
+    'Cocoon-Attempts': String(source.attempts),
+    'Cocoon-Queue-Ms': String(source.queueMs),
+    'Cocoon-Total-Ms': String(source.totalMs),
+    // The reason may hold anything; a header may not.
+    ...(source.insteadOf
+      ? { 'Cocoon-Instead-Of': source.insteadOf.device, 'Cocoon-Instead-Reason': source.insteadOf.code }
+      : {}),
+  };
+}
+
+function sourceView(source: AnswerSource) {
+  return {
+    device: source.device,
+    device_id: source.deviceId,
+    version: source.version,
+    attempts: source.attempts,
+    queue_ms: source.queueMs,
+    total_ms: source.totalMs,
+    instead_of: source.insteadOf,
+  };
+}
+
+function chunkEvent(chunk: Content): string {
+  return event('chunk', { payload: chunk.payload, ...partsOf(chunk) });
+}
+
+function partsOf({ parts }: Content): { readonly parts?: readonly string[] } {
+  return parts.length === 0 ? {} : { parts: parts.map((part) => Buffer.from(part).toString('base64')) };
+}
+
+/** JSON has no line breaks, so an event is one line of data. */
+function event(name: string, data: unknown): string {
+  return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+}
