@@ -194,21 +194,26 @@ export const limits = {
   /** A time and an id, or an offset. */
   maxQueryPositionLength: 256,
   maxQueryTimeoutMs: 60_000,
-
-  /** Of the JSON of one capability message; tool schemas and long chats fit. */
-  maxCapabilityJsonBytes: 4 * MiB,
-  maxCapabilityJsonDepth: 32,
-  /** Of one message with its binary parts: 2,048 vectors of 1,536 float32, or a picture. */
-  maxCapabilityMessageBytes: 16 * MiB,
-  maxCapabilityParts: 256,
-  maxCapabilityFeatures: 64,
-  /** An answer of a model may take that long. */
-  maxCapabilityTimeoutMs: 600_000,
-  capabilityTimeoutMs: 30_000,
-  /** Requests of one peer under way here; more are refused as `overloaded`. */
-  maxCapabilityRequestsPerPeer: 64,
   /** What a query takes when nobody says. */
   queryTimeoutMs: 5_000,
   /** Of one peer under way at once. */
   maxQueriesPerPeer: 64,
+
+  // Capabilities
+  /** What is read of models and their servers at once; tool schemas and long chats fit. */
+  maxCapabilityJsonBytes: 4 * MiB,
+  /** Schemas of tools nest. Below what a message may be nested, with room for the message around it. */
+  maxCapabilityJsonDepth: 20,
+  /** Of one message with its binary parts: 2,048 vectors of 1,536 float32, or a picture. */
+  maxCapabilityMessageBytes: 16 * MiB,
+  /** Each has a head and a place; what has more of them packs them. */
+  maxCapabilityParts: 256,
+  /** A server of models has dozens. */
+  maxCapabilityFeatures: 64,
+  /** An answer of a model may take that long. */
+  maxCapabilityTimeoutMs: 600_000,
+  /** What a request takes when nobody says. */
+  capabilityTimeoutMs: 30_000,
+  /** Of one peer under way here; one more is refused. */
+  maxCapabilityRequestsPerPeer: 64,
 } as const;

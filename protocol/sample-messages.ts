@@ -1,8 +1,12 @@
-/** One message of each kind about tasks and queries: for vectors and tests. */
+/** One message of each kind about tasks, queries and capabilities: for vectors and tests. */
 
 import type { Bytes } from './bytes.ts';
+import type { CapabilityAnswerMessage, CapabilityRequestMessage } from './capability-messages.ts';
+import { capabilityAnswerSchema, capabilityRequestSchema } from './capability-messages.ts';
 import type { Schema } from './codec.ts';
 import { decode, encode } from './codec.ts';
+import type { Description } from './describe-messages.ts';
+import { descriptionSchema, maxDescriptionBytes } from './describe-messages.ts';
 import { limits } from './limits.ts';
 import type { QueryPart, QueryRequest } from './query-messages.ts';
 import { queryPartSchema, queryRequestSchema } from './query-messages.ts';
@@ -108,6 +112,61 @@ export const sampleQueryParts: readonly QueryPart[] = [
   { kind: 'error', code: 'bad_filter', message: 'The filter was not understood' },
 ];
 
+export const sampleCapabilityRequests: readonly CapabilityRequestMessage[] = [
+  {
+    payload: { input: ['Überprüfe 日本', 'x'], dimensions: 384 },
+    parts: [],
+    timeout_ms: 30_000,
+    session: null,
+    features: ['space:cocoon-lexical-v1'],
+  },
+  {
+    payload: null,
+    parts: [Uint8Array.of(0, 255), new Uint8Array()],
+    timeout_ms: 1,
+    session: 'chat-1',
+    features: [],
+  },
+];
+
+export const sampleCapabilityAnswers: readonly CapabilityAnswerMessage[] = [
+  { kind: 'chunk', payload: { delta: 'Hel' }, parts: [] },
+  {
+    kind: 'end',
+    payload: { count: 1, dimensions: 1 },
+    parts: [Uint8Array.of(0, 0, 128, 63)],
+    version: '1.2.0',
+    queue_ms: 12,
+    load: { in_flight: 1, queued: 0, limit: 4 },
+  },
+  {
+    kind: 'error',
+    code: 'overloaded',
+    message: 'All places are taken',
+    hint: 'Try again in 2 s.',
+    retry_after_ms: 1_500,
+    load: { in_flight: 4, queued: 16, limit: 4 },
+  },
+  { kind: 'error', code: 'capability_not_found', message: 'Not offered', load: null },
+];
+
+export const sampleDescriptions: readonly Description[] = [
+  {
+    services: [{ name: 'web', type: 'http', port: 3000, healthy: null }],
+    capabilities: [
+      {
+        protocol: 'llm.chat',
+        version: '1.0.0',
+        in_flight: 1,
+        queued: 2,
+        limit: 4,
+        warm: true,
+        features: ['model:small', 'tools'],
+      },
+    ],
+  },
+];
+
 interface Encoding {
   readonly message: unknown;
   readonly msgpack: Bytes;
@@ -130,5 +189,16 @@ export function sampleStreamEncodings() {
     task_answers: encodings(taskAnswerSchema, sampleTaskAnswers, limits.maxTaskMessageBytes),
     query_requests: encodings(queryRequestSchema, sampleQueryRequests, limits.maxQueryPartBytes),
     query_parts: encodings(queryPartSchema, sampleQueryParts, limits.maxQueryPartBytes),
+    capability_requests: encodings(
+      capabilityRequestSchema,
+      sampleCapabilityRequests,
+      limits.maxCapabilityMessageBytes,
+    ),
+    capability_answers: encodings(
+      capabilityAnswerSchema,
+      sampleCapabilityAnswers,
+      limits.maxCapabilityMessageBytes,
+    ),
+    descriptions: encodings(descriptionSchema, sampleDescriptions, maxDescriptionBytes),
   };
 }

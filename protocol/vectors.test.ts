@@ -151,7 +151,7 @@ describe('the kept vectors', () => {
     assert.deepEqual(decode(helloSchema, fromHex(file.hello), maxBytes), hello.message);
   });
 
-  it('of messages about tasks and queries are written and read, byte for byte', () => {
+  it('of messages about tasks, queries and capabilities are written and read, byte for byte', () => {
     const samples = Object.entries(sampleStreamEncodings());
     const fresh = Object.fromEntries(
       samples.map(([name, messages]) => [name, messages.map(({ msgpack }) => toHex(msgpack))]),

@@ -16,6 +16,9 @@ import {
   RightProtocol,
   SignatureLabel,
   Verb,
+  capabilityAnswerSchema,
+  capabilityRequestSchema,
+  capabilityStateSchema,
   clientMessageSchema,
   errorCodes,
   fromBase64Url,
@@ -246,6 +249,26 @@ describe('the tables of docs/protocol.md', () => {
     );
     const [type] = table('query-request');
     for (const name of queryTypes) assert.ok(type?.[1]?.includes(`\`${name}\``), name);
+  });
+
+  it('have every field of a capability request, of its answers and of what a device tells of its providers', () => {
+    const fields = (name: string) => table(name).map(([field]) => plain(field));
+    assert.deepEqual(
+      fields('capability-request'),
+      fieldsOf(capabilityRequestSchema.def.shape as unknown as Shape),
+    );
+    assert.deepEqual(
+      fields('capability-state'),
+      fieldsOf(capabilityStateSchema.def.shape as unknown as Shape),
+    );
+    const answers = (capabilityAnswerSchema.def.options as unknown as KindSchema[]).map(({ def }) => {
+      const { kind, ...rest } = def.shape;
+      return [kind.def.values[0], fieldsOf(rest).join(', ')];
+    });
+    assert.deepEqual(
+      table('capability-answers').map(([kind, rest]) => [plain(kind), plain(rest)]),
+      answers,
+    );
   });
 
   it('have every protocol of rights, and every verb', () => {

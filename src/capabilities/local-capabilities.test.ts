@@ -261,7 +261,7 @@ describe('a provider that goes wrong', () => {
 
   test('by an answer that cannot be sent is named for it', async () => {
     let deep: Content['payload'] = 1;
-    for (let i = 0; i < 40; i++) deep = [deep];
+    for (let i = 0; i < 21; i++) deep = [deep];
     for (const value of [
       undefined,
       null,
