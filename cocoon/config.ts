@@ -8,6 +8,7 @@ import { hostname } from 'node:os';
 import { parse } from 'smol-toml';
 import type { IceServer } from '@cocoon-mesh/mesh';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { splitPaths } from '@cocoon-mesh/plugins/path-list.node.ts';
 import type { CommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseCommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseIceServers } from './ice-servers.ts';
@@ -32,6 +33,7 @@ export interface DeviceFlags {
   readonly service?: readonly string[];
   readonly gatewayPort?: string;
   readonly disableCapability?: readonly string[];
+  readonly plugin?: readonly string[];
 }
 
 export interface DeviceSettings {
@@ -46,6 +48,9 @@ export interface DeviceSettings {
   readonly servicesByFlag: boolean;
   readonly gatewayPort: number;
   readonly disabledCapabilities: readonly string[];
+  /** Folders of plugins: those by flag, and those of the variable or the file. */
+  readonly pluginFlags: readonly string[];
+  readonly pluginPaths: readonly string[];
   /** Who of them may. */
   readonly remoteTasks: readonly RemoteTaskRunner[];
   /** `sqlite:PATH` or `postgres://…`; null: `tasks.db` of the home. */
@@ -130,6 +135,8 @@ export function deviceSettings(
     servicesByFlag: flags.service !== undefined,
     gatewayPort: parsePort(text(flags.gatewayPort, 'gateway_port'), defaultGatewayPort),
     disabledCapabilities: list(flags.disableCapability, 'disable_capabilities'),
+    pluginFlags: flags.plugin ?? [],
+    pluginPaths: list(undefined, 'plugins').flatMap(splitPaths),
     remoteTasks: parseRunners(list(undefined, 'remote_tasks')),
     databaseUrl: parseDatabaseUrl(text(undefined, 'database_url')),
     taskCommands: parseCommandPolicy(file.task_commands),

@@ -14,7 +14,7 @@ import { readSecretArgument } from './token-source.ts';
 import { fired, untilEnded } from './until-ended.ts';
 
 export interface DeviceRun {
-  readonly flags: DeviceFlags & { readonly token?: string; readonly plugin?: readonly string[] };
+  readonly flags: DeviceFlags & { readonly token?: string };
   readonly startSignaling?: (log: Log) => Promise<OwnSignaling>;
   /** For people, after the device is ready; also the rest of the ready event. */
   readonly announce: (
@@ -27,7 +27,6 @@ export async function runDevice(context: CommandContext, run: DeviceRun): Promis
   const { home, environment, output } = context;
   const file = await readConfigFile(home.config);
   const settings = deviceSettings(run.flags, environment, file);
-  if (run.flags.plugin) output.note('Plugins (--plugin) are not there yet; the flag has no effect.');
   const token = await tokenOf(run.flags.token, context);
   await untilEnded(async (ended) => {
     const daemon = await startDaemon(

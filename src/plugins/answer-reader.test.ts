@@ -45,12 +45,21 @@ describe('the reading end of an answer', () => {
     assert.throws(() => reader.push(content(3), 1), { code: 'protocol_violation' });
   });
 
-  it('drops what was not read when the answer breaks off', async () => {
+  it('gives what came before the answer broke off, then the error', async () => {
     const { reader } = makeReader();
     reader.push(content(1), 10);
     reader.fail(new MeshError('plugin_failed'));
-    await assert.rejects(reader.chunks().next(), { code: 'plugin_failed' });
+    const chunks = reader.chunks();
+    assert.deepEqual(await chunks.next(), { value: content(1), done: false });
+    await assert.rejects(chunks.next(), { code: 'plugin_failed' });
     await assert.rejects(reader.end, { code: 'plugin_failed' });
+  });
+
+  it('gives nothing more once it was cancelled', async () => {
+    const { reader } = makeReader();
+    reader.push(content(1), 10);
+    reader.cancel(new MeshError('timeout'));
+    await assert.rejects(reader.chunks().next(), { code: 'timeout' });
   });
 
   it('says once that its reader left, and not when the answer had ended', async () => {

@@ -61,13 +61,18 @@ export class AnswerReader<End extends Content = Content> {
     this.#wake?.();
   }
 
-  /** What was not read is dropped: an answer that broke off is none. */
+  /** After what has come before. */
   fail(error: unknown): void {
     if (this.#ended) return;
     this.#ended = { error };
-    this.#arrived = [];
     this.#end.reject(error);
     this.#wake?.();
+  }
+
+  /** Nobody wants what has come and was not read. */
+  cancel(error: unknown): void {
+    this.#arrived = [];
+    this.fail(error);
   }
 
   /** Once. Returns what follows the last chunk. @throws as the answer fails */
@@ -88,7 +93,7 @@ export class AnswerReader<End extends Content = Content> {
       }
     } finally {
       if (!this.#ended) {
-        this.fail(new MeshError('cancelled'));
+        this.cancel(new MeshError('cancelled'));
         this.#options.left();
       }
     }

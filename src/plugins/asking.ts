@@ -26,7 +26,7 @@ export type AskOptions = Omit<CapabilityRequest, 'protocol' | 'version' | 'paylo
 };
 
 export interface CapabilityResult<Result> {
-  /** Of a provider that streams: its chunks in a list. */
+  /** Of a stream that ends with nothing: its chunks in a list. */
   readonly result: Result;
   readonly parts: readonly Uint8Array[];
   readonly source: AnswerSource;
@@ -90,8 +90,9 @@ export function asking(
         parts.push(...chunk.parts);
       }
       const end = await answer.end;
-      const result = chunks.length > 0 ? chunks : end.payload;
-      if (chunks.length === 0) check('answer', end.payload, 'bad_answer');
+      const streamed = chunks.length > 0 && end.payload === null;
+      if (!streamed) check('answer', end.payload, 'bad_answer');
+      const result = streamed ? chunks : end.payload;
       return {
         result: result as AnswerOf<typeof wanted>,
         parts: [...parts, ...end.parts],

@@ -5,7 +5,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { AnswerSource, CapabilityAnswer, CapabilityRequest, Content } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
-import { MeshError, isErrorCode, toMeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { MeshError, errorCodes, isErrorCode, toMeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { Asking } from './asking.ts';
 import { asking } from './asking.ts';
 import { eventsOf, linesOf } from './event-stream.ts';
@@ -193,7 +193,8 @@ function ask(gateway: GatewayClient, request: CapabilityRequest): CapabilityAnsw
         if (event === 'chunk') yield contentOf(value);
         else if (event === 'done')
           return end.resolve({ ...contentOf(value), source: { ...source, ...timesOf(value) } });
-        else if (event === 'error') throw problemOf(data, response);
+        else if (event === 'error')
+          throw problemOf(JSON.stringify((value as { error?: Json }).error ?? {}), response);
       }
       throw new MeshError('carrier_lost', 'The gateway broke off the answer');
     } catch (thrown) {
@@ -216,7 +217,7 @@ function bodyOf(request: CapabilityRequest): Json {
     payload,
     ...(parts.length === 0 ? {} : { parts: parts.map(toBase64) }),
     ...(preferDevice === undefined ? {} : { prefer_device: preferDevice }),
-    ...(onlyDevice === undefined ? {} : { only_device: onlyDevice }),
+    ...(onlyDevice === undefined ? {} : { device: onlyDevice }),
     ...(features === undefined ? {} : { features }),
     ...(session === undefined ? {} : { session }),
     ...(timeoutMs === undefined ? {} : { timeout_ms: timeoutMs }),
@@ -236,6 +237,8 @@ interface Answered {
   readonly result?: Json;
   readonly payload?: Json;
   readonly parts?: readonly string[];
+  readonly version?: string;
+  readonly instead_of?: AnswerSource['insteadOf'];
   readonly queue_ms?: number;
   readonly total_ms?: number;
 }
@@ -244,20 +247,33 @@ function contentOf({ result, payload, parts }: Answered): Content {
   return { payload: result ?? payload ?? null, parts: (parts ?? []).map(fromBase64) };
 }
 
-function timesOf({ queue_ms: queueMs, total_ms: totalMs }: Answered): Partial<AnswerSource> {
-  return { ...(queueMs === undefined ? {} : { queueMs }), ...(totalMs === undefined ? {} : { totalMs }) };
+/** Of a stream, whose headers came before it was over. */
+function timesOf({
+  version,
+  queue_ms: queueMs,
+  total_ms: totalMs,
+  instead_of: insteadOf,
+}: Answered): Partial<AnswerSource> {
+  return {
+    ...(version === undefined ? {} : { version }),
+    ...(queueMs === undefined ? {} : { queueMs }),
+    ...(totalMs === undefined ? {} : { totalMs }),
+    ...(insteadOf === undefined ? {} : { insteadOf }),
+  };
 }
 
-function sourceOf(headers: Headers, version: string): AnswerSource {
+function sourceOf(headers: Headers, range: string): AnswerSource {
   const text = (name: string): string => headers.get(name) ?? '';
+  const device = text('cocoon-instead-of');
+  const code = text('cocoon-instead-reason');
   return {
     device: text('cocoon-device'),
     deviceId: text('cocoon-device-id'),
-    version: headers.get('cocoon-version') ?? version,
+    version: headers.get('cocoon-version') ?? range,
     attempts: Number(text('cocoon-attempts')),
     queueMs: Number(text('cocoon-queue-ms')),
     totalMs: Number(text('cocoon-total-ms')),
-    insteadOf: null,
+    insteadOf: device !== '' && isErrorCode(code) ? { device, code, reason: errorCodes[code].message } : null,
   };
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { readdir } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import type { MeshError } from '@cocoon-mesh/protocol';
 import { toMeshError } from '@cocoon-mesh/protocol';
 import type { PluginManifest } from './manifest.node.ts';
@@ -24,15 +24,6 @@ export interface PluginPlaces {
   readonly variable: readonly string[];
   /** `plugins` of COCOON_HOME: every folder in it, also by symbolic link. */
   readonly home: string;
-}
-
-/** A list of paths as the system writes it (`:`), or with commas. */
-export function splitPaths(text: string | undefined): string[] {
-  return (text ?? '')
-    .split(delimiter)
-    .flatMap((part) => part.split(','))
-    .map((part) => part.trim())
-    .filter((part) => part !== '');
 }
 
 /** In the order in which they count: flags, variable, home. One folder that is named twice is there once. Never throws. */

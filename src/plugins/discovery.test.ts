@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { findPlugins, splitPaths } from './discovery.node.ts';
+import { findPlugins } from './discovery.node.ts';
+import { splitPaths } from './path-list.node.ts';
 import { makeFolder, packageJson, writeFiles } from './plugin-doubles.contract.ts';
 
 const good = { 'package.json': packageJson(), 'plugin.ts': 'export default {};' };

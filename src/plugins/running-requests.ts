@@ -101,7 +101,7 @@ export class RunningRequests {
     if (!running || running.patience) return;
     running.patience = this.#options.clock.after(settleMs, () => this.#giveUp(id));
     this.#options.send({ kind: 'cancel', id, code: reason.code });
-    running.reader.fail(reason);
+    running.reader.cancel(reason);
   }
 
   #giveUp(id: number): void {

@@ -29,6 +29,7 @@ export class AskClient {
     const cancel = (error: unknown): void => {
       if (!this.#waiting.has(id)) return;
       this.#send({ kind: 'ask_cancel', id });
+      reader.cancel(error);
       this.#fail(id, error);
     };
     const reader = new AnswerReader<End>({
