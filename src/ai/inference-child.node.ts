@@ -2,6 +2,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import type { ErrorDescription } from '@cocoon-mesh/protocol/errors.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { FromInference, ToInference } from './inference-messages.ts';
@@ -30,6 +31,7 @@ export class InferenceChild {
   readonly #load = Promise.withResolvers<unknown>();
   readonly #end = Promise.withResolvers<void>();
   #isLoaded = false;
+  #isStopping = false;
   #answered = 0;
   #calls = 0;
   #over: MeshError | null = null;
@@ -57,13 +59,8 @@ export class InferenceChild {
       this.kill();
       this.#ended(new MeshError('provider_failed', 'The process of the model does not start', { cause }));
     });
-    // Its `close` never comes after `disconnect` was called here.
-    this.#process.on('exit', (code, signal) => {
-      const end = (): void => this.#ended(this.#reason(code, signal));
-      const { stderr } = this.#process;
-      if (stderr === null || stderr.closed) end();
-      else stderr.once('close', end);
-    });
+    // An `error` ends the wait too, and is heard above.
+    this.#watch().catch(() => undefined);
     this.#send({ kind: 'load', source });
     this.#hold();
   }
@@ -116,10 +113,23 @@ export class InferenceChild {
   /** Lets it end by itself. */
   stop(): void {
     if (this.#process.connected) this.#process.disconnect();
+    this.#isStopping = true;
+    this.#hold();
   }
 
   kill(): void {
     this.#process.kill('SIGKILL');
+  }
+
+  /** Its `close` never comes after `disconnect` was called here; `exit` may come before its last messages. */
+  async #watch(): Promise<void> {
+    const { stderr } = this.#process;
+    const [[code, signal]] = await Promise.all([
+      once(this.#process, 'exit') as Promise<[number | null, string | null]>,
+      once(this.#process, 'disconnect'),
+      stderr && once(stderr, 'close'),
+    ]);
+    this.#ended(this.#reason(code, signal));
   }
 
   #send(message: ToInference): void {
@@ -148,7 +158,8 @@ export class InferenceChild {
 
   /** A process that only waits for work holds nobody up who wants to end. */
   #hold(): void {
-    const busy = this.#waiting.size > 0 || (!this.#isLoaded && this.#over === null);
+    const isComingOrGoing = !this.#isLoaded || this.#isStopping;
+    const busy = this.#over === null && (this.#waiting.size > 0 || isComingOrGoing);
     const pipe = this.#process.stderr as { ref?(): void; unref?(): void } | null;
     for (const held of [this.#process, this.#process.channel, pipe]) {
       if (busy) held?.ref?.();

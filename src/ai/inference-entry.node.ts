@@ -9,9 +9,9 @@ import type { FromInference, LocalModel, ModelModule, ToInference } from './infe
 
 const running = new Map<number, AbortController>();
 
-function tell(message: FromInference): void {
+function tell(message: FromInference, sent: () => void = () => undefined): void {
   // Whom it was for may be gone; then this process ends too.
-  if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
+  if (process.connected) process.send?.(message, undefined, undefined, sent);
 }
 
 async function load(source: unknown): Promise<LocalModel | null> {
@@ -24,8 +24,7 @@ async function load(source: unknown): Promise<LocalModel | null> {
     const error = toMeshError(thrown, 'model_unavailable');
     const reason =
       thrown instanceof MeshError ? error.message : `The model does not load: ${messageOf(thrown)}`;
-    tell({ kind: 'not_loaded', error: { ...error.toJSON(), message: reason } });
-    process.disconnect();
+    tell({ kind: 'not_loaded', error: { ...error.toJSON(), message: reason } }, () => process.disconnect());
     return null;
   }
 }
