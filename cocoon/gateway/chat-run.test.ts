@@ -50,7 +50,7 @@ function fails(code: ErrorCode, ...before: object[]): Script {
 let reached = Promise.withResolvers<void>();
 
 function meshOf(...scripts: Script[]): ModelMesh {
-  const mesh = new ModelMesh();
+  const mesh = new ModelMesh(new SteppedClock());
   for (const [i, handle] of scripts.entries())
     mesh.add(
       ['one', 'two', 'three', 'four'][i] ?? '',
@@ -62,13 +62,14 @@ function meshOf(...scripts: Script[]): ModelMesh {
 
 function ask(
   mesh: ModelMesh,
-  { model = 'm', clock = new SteppedClock(), signal = new AbortController().signal } = {},
+  { model = 'm', signal = new AbortController().signal } = {},
 ): Promise<StartedChat> {
   const offers = offersOf(mesh.modelDevices);
+  const clock = mesh.clock;
   return startChat({
     requestCapability: mesh.request,
     clock,
-    offers,
+    offers: async () => offers,
     choice: chooseModel(model, offers),
     request: { messages: [{ role: 'user', content: 'Hi' }] },
     session: 'session-1',
@@ -91,8 +92,8 @@ describe('a chat that has not begun', () => {
   it('goes to another device after the time for the first token, whatever role was named', async () => {
     for (const script of [silent, mute]) {
       const mesh = meshOf(script, works);
-      const clock = new SteppedClock();
-      const asked = ask(mesh, { clock });
+      const clock = mesh.clock as SteppedClock;
+      const asked = ask(mesh);
       await reached.promise;
       await turns();
       clock.step(999);
@@ -104,7 +105,7 @@ describe('a chat that has not begun', () => {
       assert.equal(await textOf(started), 'Hello');
       assert.equal(mesh.inFlight.get('one'), 0);
       assert.equal(clock.pendingTimers, 0);
-      assert.equal(mesh.requests[1]?.session, 'session-1');
+      assert.equal(mesh.requests.at(-1)?.session, 'session-1');
     }
   });
 
@@ -123,8 +124,8 @@ describe('a chat that has not begun', () => {
 
   it('stays with the device that was named', async () => {
     const mesh = meshOf(silent, works);
-    const clock = new SteppedClock();
-    const asked = ask(mesh, { model: 'm@one', clock });
+    const clock = mesh.clock as SteppedClock;
+    const asked = ask(mesh, { model: 'm@one' });
     await reached.promise;
     await turns();
     clock.step(1000);
@@ -174,8 +175,8 @@ describe('a chat that has begun', () => {
       await gate.promise;
       yield piece({ content: 'lo' }, 'stop');
     });
-    const clock = new SteppedClock();
-    const text = textOf(await ask(mesh, { clock }));
+    const clock = mesh.clock as SteppedClock;
+    const text = textOf(await ask(mesh));
     clock.step(600_000);
     gate.resolve();
     assert.equal(await text, 'Hello');

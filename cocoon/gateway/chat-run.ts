@@ -14,7 +14,7 @@ import {
 import { hasContent } from '@cocoon-mesh/ai/chat-content.ts';
 import { chunksOf } from '@cocoon-mesh/ai/chat-gather.ts';
 import type { CapabilityAnswer, RequestCapability } from '@cocoon-mesh/capabilities';
-import type { Clock, ErrorCode, Json } from '@cocoon-mesh/protocol';
+import type { Clock, ErrorCode, Json, Timer } from '@cocoon-mesh/protocol';
 import { MeshError, limits, toMeshError } from '@cocoon-mesh/protocol';
 import type { ModelChoice, ModelOffer } from './openai-models.ts';
 import { modelFeature, modelNotFound } from './openai-models.ts';
@@ -22,12 +22,13 @@ import { modelFeature, modelNotFound } from './openai-models.ts';
 export interface ChatRunOptions {
   readonly requestCapability: RequestCapability;
   readonly clock: Clock;
-  /** Devices in the order in which they are tried, when the first fails. */
-  readonly offers: readonly ModelOffer[];
+  /** Devices in the order in which they are tried, when the first fails behind its first word. */
+  readonly offers: () => Promise<readonly ModelOffer[]>;
   readonly choice: ModelChoice;
   readonly request: ChatRequest;
   /** Requests of one session go to one device while it can take them. */
   readonly session: string | null;
+  /** How long a device may take to say anything, and then to say something that is content. */
   readonly firstTokenMs: number;
   /** The client is gone. */
   readonly signal: AbortSignal;
@@ -60,9 +61,6 @@ const final: ReadonlySet<ErrorCode> = new Set([
  */
 export async function startChat(options: ChatRunOptions): Promise<StartedChat> {
   const { choice, offers, signal } = options;
-  const candidates = offers.filter(
-    ({ model, protocol }) => protocol === chatProtocol && (choice.model === null || model === choice.model),
-  );
   const tried = new Set<string>();
   let attempts = 0;
   let device = choice.device;
@@ -75,35 +73,47 @@ export async function startChat(options: ChatRunOptions): Promise<StartedChat> {
     } catch (thrown) {
       const error = toMeshError(thrown, 'provider_failed');
       if (signal.aborted) throw error;
-      const asked = attempt.source;
-      attempts += asked?.attempts ?? 1;
-      const others = (): ModelOffer[] => candidates.filter(({ deviceId }) => !tried.has(deviceId));
-      // Who said nothing at all is not known; they are asked in this order.
-      const failed = asked?.deviceId ?? others()[0]?.deviceId;
-      if (failed !== undefined) tried.add(failed);
+      if (error.code === 'capability_not_found') throw modelNotFound(choice, chatProtocol, await offers());
+      const { source } = attempt;
+      attempts += source?.attempts ?? 1;
+      if (source) tried.add(source.deviceId);
       // Before a chunk, whoever chose the device has tried others already.
-      const isOver = device === null && !attempt.hadChunk && !attempt.wasSilent;
-      const [next] = others();
-      if (choice.device !== null || isOver || final.has(error.code) || !next || attempts >= maxTries)
-        throw error.code === 'capability_not_found' ? modelNotFound(choice, chatProtocol, offers) : error;
-      device = next.deviceId;
+      const isOver = choice.device !== null || (device === null && !source) || final.has(error.code);
+      const next = isOver || attempts >= maxTries ? null : await nextDevice(options, tried);
+      if (next === null) throw error;
+      device = next;
       tried.add(device);
     }
   }
+}
+
+async function nextDevice(
+  { choice, offers }: ChatRunOptions,
+  tried: ReadonlySet<string>,
+): Promise<string | null> {
+  const next = (await offers()).find(
+    ({ model, protocol, deviceId, foreign }) =>
+      protocol === chatProtocol &&
+      !foreign &&
+      (choice.model === null || model === choice.model) &&
+      !tried.has(deviceId),
+  );
+  return next?.deviceId ?? null;
 }
 
 class ChatAttempt {
   readonly #options: ChatRunOptions;
   readonly #answer: CapabilityAnswer;
   readonly #stop = new AbortController();
-  /** Who was asked, as far as it is known. */
+  /** Who said something. */
   source: { device: string; deviceId: string; attempts: number } | null = null;
-  hadChunk = false;
+  #hadChunk = false;
   /** It let the time for the first content pass. */
-  wasSilent = false;
+  #wasSilent = false;
+  #limit: Timer | null = null;
 
   constructor(options: ChatRunOptions, device: string | null) {
-    const { requestCapability, request, choice, session, signal } = options;
+    const { requestCapability, request, choice, session, firstTokenMs, signal } = options;
     this.#options = options;
     this.#answer = requestCapability({
       protocol: chatProtocol,
@@ -121,6 +131,7 @@ class ChatAttempt {
       ...(device === null ? {} : { onlyDevice: device }),
       ...(session === null ? {} : { session }),
       timeoutMs: limits.maxCapabilityTimeoutMs,
+      firstAnswerMs: firstTokenMs,
       signal: AbortSignal.any([signal, this.#stop.signal]),
     });
     // Both are asked for only when they are needed; the chunks throw the same.
@@ -132,12 +143,7 @@ class ChatAttempt {
   }
 
   async start(): Promise<StartedChat> {
-    const { clock, firstTokenMs } = this.#options;
     const chunks = this.#chunks();
-    const limit = clock.after(firstTokenMs, () => {
-      this.wasSilent = true;
-      this.#stop.abort(new MeshError('timeout', this.#silence()));
-    });
     const held: ChatChunk[] = [];
     try {
       for (;;) {
@@ -147,12 +153,21 @@ class ChatAttempt {
         if (hasContent(next.value)) break;
       }
     } catch (thrown) {
-      throw this.wasSilent ? new MeshError('timeout', this.#silence(), { cause: thrown }) : thrown;
+      throw this.#wasSilent ? new MeshError('timeout', this.#silence(), { cause: thrown }) : thrown;
     } finally {
-      limit.cancel();
+      this.#limit?.cancel();
     }
     const source = await this.#answer.device;
     return { ...source, chunks: this.#whole(held, chunks) };
+  }
+
+  /** From the first word on: those before it are whoever chooses the device's matter. */
+  #expectContent(): void {
+    const { clock, firstTokenMs } = this.#options;
+    this.#limit = clock.after(firstTokenMs, () => {
+      this.#wasSilent = true;
+      this.#stop.abort(new MeshError('timeout', this.#silence()));
+    });
   }
 
   #silence(): string {
@@ -172,10 +187,11 @@ class ChatAttempt {
 
   async *#chunks(): AsyncGenerator<ChatChunk> {
     for await (const { payload } of this.#answer.chunks) {
-      this.hadChunk = true;
+      if (!this.#hadChunk) this.#expectContent();
+      this.#hadChunk = true;
       yield readShape(chatChunkSchema, payload, 'bad_answer', 'A piece of the answer');
     }
-    if (this.hadChunk) return;
+    if (this.#hadChunk) return;
     // A provider that does not stream.
     const { payload } = await this.#answer.end;
     yield* chunksOf(readShape(chatCompletionSchema, payload, 'bad_answer', 'The answer'));

@@ -4,8 +4,8 @@ import type { RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
 import { MeshError, check } from '@cocoon-mesh/protocol';
 import * as z from 'zod/mini';
-import type { ModelDevice } from './openai-models.ts';
-import { chooseModel, modelFeature, modelNotFound, offersOf } from './openai-models.ts';
+import type { ModelDevice, ModelOffer } from './openai-models.ts';
+import { modelFeature, modelNotFound, offersOf, resolveModel } from './openai-models.ts';
 
 const embeddingsProtocol = 'embeddings';
 /** A full batch of long texts on a slow device, whose model is loaded first. */
@@ -59,8 +59,8 @@ export async function embed(
   request: EmbeddingsRequest,
   signal: AbortSignal,
 ): Promise<Embedded> {
-  const offers = offersOf(await modelDevices());
-  const choice = chooseModel(request.model ?? null, offers);
+  const offers = async (): Promise<ModelOffer[]> => offersOf(await modelDevices());
+  const choice = await resolveModel(request.model ?? null, offers);
   const { model: _model, encoding_format: _format, ...rest } = request;
   const answer = requestCapability({
     protocol: embeddingsProtocol,
@@ -95,7 +95,8 @@ export async function embed(
     };
   } catch (thrown) {
     if (!(thrown instanceof MeshError)) throw thrown;
-    if (thrown.code === 'capability_not_found') throw modelNotFound(choice, embeddingsProtocol, offers);
+    if (thrown.code === 'capability_not_found')
+      throw modelNotFound(choice, embeddingsProtocol, await offers());
     if (thrown.code === 'bad_message') throw new MeshError('bad_answer', thrown.message, { cause: thrown });
     throw thrown;
   }

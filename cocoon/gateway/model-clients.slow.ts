@@ -117,7 +117,6 @@ describe('the official client of OpenAI', () => {
       [
         'small',
         '@cf/large',
-        'theirs',
         'words',
         'small@gpu',
         '@cf/large@gpu',
@@ -262,7 +261,7 @@ describe('the official client of OpenAI', () => {
         [error.code, error.param, error.type],
         ['model_not_found', 'model', 'invalid_request_error'],
       );
-      assert.match(error.message, /No device has the model gpt-9.*small, @cf\/large, theirs/);
+      assert.match(error.message, /No device has the model gpt-9.*small, @cf\/large, theirs@box@ABCDEFGH/);
       return true;
     });
     await assert.rejects(api.completions.create({ model: 'small', messages: [] }), (error) => {

@@ -18,12 +18,21 @@ import { answerOllama } from './ollama-routes.ts';
 import { answerOpenAi } from './openai-routes.ts';
 
 export class ModelMesh {
+  readonly #clock: Clock;
   readonly #devices: { readonly name: string; readonly provider: Provider }[] = [];
   /** Requests that run, by device. */
   readonly inFlight = new Map<string, number>();
   readonly requests: CapabilityRequest[] = [];
   /** Devices in the order in which they were asked. */
   readonly asked: string[] = [];
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+  }
+
+  get clock(): Clock {
+    return this.#clock;
+  }
 
   add(name: string, ...providers: Provider[]): void {
     for (const provider of providers) this.#devices.push({ name, provider });
@@ -102,7 +111,11 @@ class MeshAnswer implements CapabilityAnswer {
     for (const [index, { name, provider }] of this.#candidates.slice(0, 3).entries()) {
       const source = { device: name, deviceId: `peer-${name}`, attempts: index + 1 };
       let began = false;
-      const { inFlight, asked } = this.#mesh;
+      const { inFlight, asked, clock } = this.#mesh;
+      const first = new AbortController();
+      const limit = clock.after(this.#request.firstAnswerMs ?? Infinity, () =>
+        first.abort(new MeshError('timeout', `${name} did not begin`)),
+      );
       inFlight.set(name, (inFlight.get(name) ?? 0) + 1);
       asked.push(name);
       try {
@@ -112,7 +125,7 @@ class MeshAnswer implements CapabilityAnswer {
           parts,
           session: session ?? null,
           features: features ?? [],
-          signal: signal ?? new AbortController().signal,
+          signal: AbortSignal.any([first.signal, ...(signal ? [signal] : [])]),
           from: { id: 'peer-laptop', name: 'laptop' },
         });
         let last: Content = { payload: null, parts: [] };
@@ -120,6 +133,7 @@ class MeshAnswer implements CapabilityAnswer {
         else
           for await (const chunk of handled) {
             began = true;
+            limit.cancel();
             this.#device.resolve(source);
             yield chunk;
           }
@@ -129,8 +143,11 @@ class MeshAnswer implements CapabilityAnswer {
         return;
       } catch (thrown) {
         failed = thrown;
-        if (began || !toMeshError(thrown, 'provider_failed').code.startsWith('provider')) break;
+        const isOver = began || this.#request.signal?.aborted === true;
+        if (isOver || !['provider_failed', 'timeout'].includes(toMeshError(thrown, 'provider_failed').code))
+          break;
       } finally {
+        limit.cancel();
         inFlight.set(name, (inFlight.get(name) ?? 0) - 1);
       }
     }

@@ -15,6 +15,8 @@ export interface ModelOffer {
   readonly model: string;
   readonly device: string;
   readonly deviceId: string;
+  /** Of another owner: used only when it is named. */
+  readonly foreign: boolean;
   readonly protocol: string;
 }
 
@@ -31,6 +33,7 @@ export function offersOf(devices: readonly ModelDevice[]): ModelOffer[] {
             model: feature.slice(modelFeature.length),
             device: name,
             deviceId: peerId,
+            foreign: name.includes('@'),
             protocol,
           })),
       ),
@@ -44,12 +47,25 @@ export interface ModelChoice {
   readonly device: string | null;
 }
 
+/** Every model by itself, whoever has it. @returns null: the list of all is needed */
+function plainModel(asked: string | null): ModelChoice | null {
+  if (asked === null || asked === '') return { model: null, device: null };
+  return asked.includes('@') || asked.endsWith(':latest') ? null : { model: asked, device: null };
+}
+
+/** Asks for the list only where it matters: devices that do not answer at once make it take a while. */
+export async function resolveModel(
+  asked: string | null,
+  offers: () => Promise<readonly ModelOffer[]>,
+): Promise<ModelChoice> {
+  return plainModel(asked) ?? chooseModel(asked ?? '', await offers());
+}
+
 /**
  * What the list has comes first, since names of models may hold an `@` themselves, as those of devices of other
  * owners do. What it has not is left to the request: a list may be a moment old.
  */
-export function chooseModel(asked: string | null, offers: readonly ModelOffer[]): ModelChoice {
-  if (asked === null || asked === '') return { model: null, device: null };
+export function chooseModel(asked: string, offers: readonly ModelOffer[]): ModelChoice {
   const known = new Set(offers.map(({ model }) => model));
   const exact = (name: string): string =>
     !known.has(name) && name.endsWith(':latest') && known.has(name.slice(0, -':latest'.length))
@@ -77,7 +93,13 @@ export function modelNotFound(
   protocol: string,
   offers: readonly ModelOffer[],
 ): MeshError {
-  const names = [...new Set(offers.filter((offer) => offer.protocol === protocol).map(({ model }) => model))];
+  const names = [
+    ...new Set(
+      offers
+        .filter((offer) => offer.protocol === protocol)
+        .map(({ model, device, foreign }) => (foreign ? `${model}@${device}` : model)),
+    ),
+  ];
   const offered =
     names.length === 0
       ? 'No device offers any now.'
@@ -102,7 +124,7 @@ export function listModels(offers: readonly ModelOffer[]): ModelEntry[] {
     // When a model was made, nobody here knows.
     if (!entries.has(id)) entries.set(id, { id, object: 'model', created: 0, owned_by: owner });
   };
-  for (const { model } of offers) add(model, 'cocoon');
+  for (const { model, foreign } of offers) if (!foreign) add(model, 'cocoon');
   for (const { model, device } of offers) add(`${model}@${device}`, device);
   return [...entries.values()];
 }

@@ -15,8 +15,8 @@ import type { StartedChat } from './chat-run.ts';
 import { startChat } from './chat-run.ts';
 import { embed, embeddingsRequestSchema, vectorsOf } from './embeddings-run.ts';
 import { answerOpenAiError, openAiError } from './openai-error.ts';
-import type { ModelDevice } from './openai-models.ts';
-import { chooseModel, listModels, offersOf } from './openai-models.ts';
+import type { ModelDevice, ModelOffer } from './openai-models.ts';
+import { listModels, offersOf, resolveModel } from './openai-models.ts';
 import { readJsonBody } from './request-body.ts';
 
 export interface OpenAiRoutes {
@@ -102,13 +102,13 @@ export async function runChat(
   request: ChatRequest,
   signal: AbortSignal,
 ): Promise<StartedChat> {
-  const offers = offersOf(await modelDevices());
+  const offers = async (): Promise<ModelOffer[]> => offersOf(await modelDevices());
   const session = incoming.headers['cocoon-session'];
   return startChat({
     requestCapability,
     clock,
     offers,
-    choice: chooseModel(request.model ?? null, offers),
+    choice: await resolveModel(request.model ?? null, offers),
     request,
     session: typeof session === 'string' ? session.slice(0, maxSessionLength) : null,
     firstTokenMs: firstTokenMs ?? defaultFirstTokenMs,

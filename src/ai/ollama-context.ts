@@ -59,6 +59,8 @@ export function promptTokens({ messages, tools, response_format: format }: Model
 
 /** Words in Latin letters are the only thing that tokenizers pack well; a run this long is no word. */
 const longestWord = 20;
+/** Most belong to the word behind them; runs of them are packed. */
+const spaceTokens = 0.1;
 
 /**
  * English has 1.3 tokens a word and this says 2; digits, punctuation and long runs (base64, hashes) are one each,
@@ -78,8 +80,8 @@ export function textTokens(text: string): number {
       continue;
     }
     endWord();
-    if (code === 0x20) continue;
-    if (code < 0x80) tokens += 1;
+    if (code === 0x20) tokens += spaceTokens;
+    else if (code < 0x80) tokens += 1;
     else tokens += code < 0x800 ? 1.4 : 2;
   }
   endWord();
