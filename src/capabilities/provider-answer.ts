@@ -85,7 +85,8 @@ function start(lane: ProviderLane, call: ProviderCall): Running {
       const step = Promise.resolve(chunks.next());
       last = step;
       return step.then(({ done, value }) =>
-        done === true ? { value: nothing, isLast: true } : { value, isLast: false },
+        // What a generator returns follows its last chunk.
+        done === true ? { value: value ?? nothing, isLast: true } : { value, isLast: false },
       );
     },
     over: async () => {
