@@ -3,6 +3,7 @@
 import type { Command } from 'commander';
 import { action } from './command-context.ts';
 import * as kb from './commands/kb.ts';
+import { addPluginCommands } from './commands/plugins.ts';
 import * as query from './commands/query.ts';
 import * as request from './commands/request.ts';
 import * as tasksAdd from './commands/tasks-add.ts';
@@ -15,6 +16,7 @@ type Add = (parent: Command, name: string, example: string) => Command;
 
 export function addFeatureCommands(program: Command, environment: Environment, add: Add): void {
   addTasks(program, environment, add);
+  addPluginCommands(program, environment, add);
 
   const queryCommand = add(
     program,

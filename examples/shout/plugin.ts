@@ -21,7 +21,7 @@ export default definePlugin({
       // The payload follows the manifest's schema, or the request does not get here.
       handle({ text }: { text: string }, { settings, log, from }: RequestContext) {
         if (text.trim() === '') throw new PluginError('bad_payload', 'There is nothing to shout');
-        const loud = `${text.toUpperCase()}${String(settings['mark'])}`;
+        const loud = `${text.toUpperCase()}${settings['mark'] as string}`;
         shouted.push({ text: loud, at: shouted.length });
         if (shouted.length > maxKept) shouted.shift();
         log.info('Shouted', { for: from.name });

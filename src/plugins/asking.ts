@@ -70,7 +70,7 @@ export function asking(
         ...options,
         protocol,
         version,
-        payload: payload as Json,
+        payload,
         parts: options.parts ?? [],
       });
       // Who takes the chunks sees the error.
@@ -105,7 +105,7 @@ export function asking(
         ...options,
         protocol,
         version,
-        payload: payload as Json,
+        payload,
         parts: options.parts ?? [],
       });
       return { ...answer, chunks: checkedChunks(answer.chunks, wanted, loadCompiler) };

@@ -121,7 +121,7 @@ function readFields(value: unknown, path: string): z.infer<typeof fieldsSchema> 
     const place = issue?.path.map(String).join('.') ?? '';
     if (issue?.code === 'unrecognized_keys')
       throw bad(path, `${place === '' ? 'It' : place} has ${issue.keys.join(', ')}, which is not known`);
-    const last = String(issue?.path.findLast((part) => typeof part === 'string') ?? '');
+    const last = issue?.path.findLast((part) => typeof part === 'string') ?? '';
     const given = valueAt(value, issue?.path ?? []);
     const wanted = advice[last] === undefined ? '' : `: it is ${advice[last]}`;
     if (given === undefined) throw bad(path, `${place} is missing${wanted}`);

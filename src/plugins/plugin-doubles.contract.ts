@@ -55,7 +55,7 @@ function failing(error: MeshError): CapabilityAnswer {
   const rejected = Promise.reject(error);
   rejected.catch(() => undefined);
   async function* chunks(): AsyncGenerator<never, void, undefined> {
-    await rejected;
+    yield await rejected;
   }
   return { device: rejected, end: rejected, chunks: chunks() };
 }

@@ -20,8 +20,8 @@ interface Parts {
   readonly home: string;
   readonly processes: ScriptedProcesses;
   /** A folder with a plugin that offers these. */
-  plugin(name: string, protocols: readonly string[], more?: object): Promise<string>;
-  host(more?: Partial<PluginHostOptions>): Promise<PluginHost>;
+  readonly plugin: (name: string, protocols: readonly string[], more?: object) => Promise<string>;
+  readonly host: (more?: Partial<PluginHostOptions>) => Promise<PluginHost>;
 }
 
 async function withParts(body: (parts: Parts) => Promise<void>): Promise<void> {

@@ -332,7 +332,10 @@ function answerWith(
   };
   const result = work();
   const source = {
-    ...{ device: asker.name, deviceId: asker.id, version, attempts: 1 },
+    device: asker.name,
+    deviceId: asker.id,
+    version,
+    attempts: 1,
     queueMs: 0,
     totalMs: 0,
   };

@@ -37,7 +37,7 @@ describe('a JSON Schema', () => {
       { type: 'object', properties: { deep: { type: 'object', minProperties: 1 } } },
       { anyOf: [{ type: 'string' }, { type: 'array', contains: { type: 'string' } }] },
       { not: { type: 'string' } },
-      { if: { type: 'string' }, then: { minLength: 1 } },
+      { if: { type: 'string' }, else: { minLength: 1 } },
       { $ref: 'https://example.org/schema' },
     ])
       assert.throws(() => compileSchema(rule), { code: 'bad_manifest' }, JSON.stringify(rule));

@@ -27,7 +27,7 @@ export function compileSchema(schema: JsonSchema): SchemaCheck {
   if (missed !== null) throw new MeshError('bad_manifest', `A JSON Schema has ${missed}, which is not held`);
   let compiled: ReturnType<typeof fromJSONSchema>;
   try {
-    compiled = fromJSONSchema(schema as Parameters<typeof fromJSONSchema>[0]);
+    compiled = fromJSONSchema(schema);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new MeshError('bad_manifest', `A JSON Schema was not understood: ${why}`, { cause });

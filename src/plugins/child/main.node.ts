@@ -141,7 +141,8 @@ const log: PluginLog = {
   error: (message, fields) => tell('error', message, fields),
 };
 
-function tell(level: 'debug' | 'info' | 'warn' | 'error', message: string, fields: Json = {}): void {
+/** Whatever a plugin without types gives it. */
+function tell(level: 'debug' | 'info' | 'warn' | 'error', message: unknown, fields: Json = {}): void {
   const text = String(message).slice(0, 1024).toWellFormed();
   try {
     pipe.send({ kind: 'log', level, message: text, fields });

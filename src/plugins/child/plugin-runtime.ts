@@ -188,7 +188,7 @@ function rowOf(value: JsonLike): PlainContent {
 async function* listed(value: unknown): AsyncGenerator<JsonLike, void, undefined> {
   if (value === undefined || value === null) return;
   if (Array.isArray(value)) yield* value as JsonLike[];
-  else yield value as JsonLike;
+  else yield value;
 }
 
 function isStream(value: unknown): value is AsyncIterable<JsonLike> {
