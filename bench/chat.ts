@@ -8,6 +8,7 @@
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { parseArgs } from 'node:util';
@@ -48,7 +49,7 @@ async function serveModel(): Promise<void> {
   });
   const line = (content: string, done: boolean): string =>
     `${JSON.stringify({ model: 'm', created_at: '2026-01-01T00:00:00Z', message: { role: 'assistant', content }, done })}\n`;
-  const server = createServer(async (request, response) => {
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     let body = '';
     for await (const text of request.setEncoding('utf8') as AsyncIterable<string>) body += text;
     const json = (value: unknown): void => void response.end(JSON.stringify(value));
@@ -72,7 +73,8 @@ async function serveModel(): Promise<void> {
     response.end(
       isOllama ? line('', true) : `data: ${token('', 'stop')}\n\ndata: ${usage}\n\ndata: [DONE]\n\n`,
     );
-  });
+  };
+  const server = createServer((request, response) => void answer(request, response));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   process.send?.({ port: (server.address() as AddressInfo).port });

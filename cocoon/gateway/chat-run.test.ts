@@ -34,9 +34,9 @@ async function* silent({ signal }: ProviderCall): AsyncGenerator<Content> {
   await untilAborted(signal);
 }
 
-async function* mute({ signal }: ProviderCall): AsyncGenerator<Content> {
+async function mute({ signal }: ProviderCall): Promise<Content> {
   reached.resolve();
-  await untilAborted(signal);
+  return untilAborted(signal);
 }
 
 /** @param before what it says first */

@@ -1,6 +1,7 @@
 /** Devices with providers in one process, asked as over a mesh, and the routes of the gateway on a real server. */
 
 import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type {
@@ -172,13 +173,14 @@ export async function serveModels(
     clock,
     firstTokenMs,
   };
-  const server = createServer(async (request, response) => {
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     response.on('error', () => undefined);
     const address = splitUrl(request.url ?? '');
     if (await answerOpenAi(request, response, address, routes)) return;
     if (await answerOllama(request, response, address, routes)) return;
     response.writeHead(404).end();
-  });
+  };
+  const server = createServer((request, response) => void answer(request, response));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return {

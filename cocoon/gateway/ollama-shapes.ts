@@ -1,6 +1,5 @@
 /** Chats of Ollama's API as `llm.chat` has them, and back. */
 
-import type { Json } from '@cocoon-mesh/protocol';
 import * as z from 'zod/mini';
 
 const modelField = z.string().check(z.minLength(1));
@@ -76,7 +75,7 @@ export function fromOllama({
         .filter(([, value]) => value !== undefined && value !== null),
     ),
     ...(typeof predicted === 'number' && predicted > 0 ? { max_tokens: predicted } : {}),
-    ...(more['think'] === undefined ? {} : { think: more['think'] as Json }),
+    ...(more['think'] === undefined ? {} : { think: more['think'] }),
   };
 }
 

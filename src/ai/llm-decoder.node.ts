@@ -91,7 +91,7 @@ export class LlmDecoder {
     // Exports that have both ways in one file.
     if (has('use_cache_branch')) feeds['use_cache_branch'] = new Tensor('bool', [past !== null], [1]);
     if (has('num_logits_to_keep')) feeds['num_logits_to_keep'] = int64([1], []);
-    return (await this.#session.run(feeds)) as Tensors;
+    return this.#session.run(feeds);
   }
 
   #empty(): Tensors {

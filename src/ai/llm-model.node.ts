@@ -59,7 +59,7 @@ class LlmModel {
     }
   }
 
-  async #generate(request: Generation, { signal, chunk }: RunContext, credit: Credit): Promise<LlmEnd> {
+  async #generate(request: Generation, context: RunContext, credit: Credit): Promise<LlmEnd> {
     const prompt = this.#prompt(request);
     const most = Math.min(request.maxTokens ?? Infinity, this.#folder.contextLength - prompt.length);
     const text = new TokenText((ids) => this.#tokenizer.decode(ids, { skip_special_tokens: true }));
@@ -73,9 +73,9 @@ class LlmModel {
     const say = async (said: string): Promise<void> => {
       if (said === '') return;
       await credit.take();
-      chunk({ text: said } satisfies LlmPiece);
+      context.chunk({ text: said } satisfies LlmPiece);
     };
-    for await (const id of this.#decoder.generate(prompt, this.#sampler(request), { signal })) {
+    for await (const id of this.#decoder.generate(prompt, this.#sampler(request), context)) {
       count++;
       const isEnd = this.#eos.has(id);
       const { text: said, stopped } = stop.push(isEnd ? text.rest() : text.push(id));

@@ -70,7 +70,7 @@ describe('calls of tools in what a model writes', () => {
       'Let me see.<tool_call>\n{"name": "a", "arguments": {"x": 1}}\n</tool_call> Then <tool_call>{"name":"b"}</tool_call>';
     const expected = 'Let me see.[a {"x":1}] Then [b {}]';
     assert.equal(textOf(read(written)), expected);
-    assert.equal(textOf(read(...written)), expected);
+    assert.equal(textOf(read(...Array.from(written))), expected);
   });
 
   it('stay text when they are none', () => {
@@ -80,7 +80,7 @@ describe('calls of tools in what a model writes', () => {
       '<tool_call>[1]</tool_call>',
       '<tool_call>{"name": "a"}',
     ])
-      assert.equal(textOf(read(...text)), text);
+      assert.equal(textOf(read(...Array.from(text))), text);
   });
 });
 
