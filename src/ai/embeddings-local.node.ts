@@ -7,7 +7,7 @@ import { Listeners } from './embeddings-backend.ts';
 import { readEmbeddingsFolder } from './embeddings-folder.node.ts';
 import type { EmbeddingsSpace, EmbeddingsTask } from './embeddings-payload.ts';
 import { InferenceProcess } from './inference-process.node.ts';
-import { fingerprintOf, signatureOf } from './model-folder.node.ts';
+import { fingerprintOf, stampOf } from './model-folder.node.ts';
 import type {
   EmbeddingsDescription,
   EmbeddingsResult,
@@ -42,7 +42,7 @@ const maxInteractiveTexts = 8;
 
 /** What the files said when they were looked at. */
 interface Inspected {
-  readonly signature: string;
+  readonly stamp: string;
   readonly space: EmbeddingsSpace;
 }
 
@@ -105,10 +105,10 @@ export class LocalEmbeddings implements EmbeddingsBackend {
 
   /** Its process has loaded the files that were looked at, or they are looked at again. */
   async #loaded(signal: AbortSignal): Promise<Inspected> {
-    const { signature } = (await this.#process.describe(signal)) as EmbeddingsDescription;
-    if (!('signature' in this.#inspected) || this.#inspected.signature !== signature) await this.#inspect();
+    const { stamp } = (await this.#process.describe(signal)) as EmbeddingsDescription;
+    if (!('stamp' in this.#inspected) || this.#inspected.stamp !== stamp) await this.#inspect();
     if ('problem' in this.#inspected) throw this.#inspected.problem;
-    if (this.#inspected.signature === signature) return this.#inspected;
+    if (this.#inspected.stamp === stamp) return this.#inspected;
     throw new MeshError('model_unavailable', 'The files of the model change while it is in use');
   }
 
@@ -131,10 +131,10 @@ export class LocalEmbeddings implements EmbeddingsBackend {
       const missing = runtimeProblem(this.#options.runtime ?? runtimeName);
       if (missing !== null) throw new MeshError('model_unavailable', missing);
       const folder = await readEmbeddingsFolder(this.#options.folder);
-      const signature = await signatureOf(folder.path, folder.files);
+      const stamp = await stampOf(folder.path, folder.files);
       const space = await fingerprintOf(folder.path, folder.files, this.#closed.signal);
       const { name, dimensions } = folder;
-      return { signature, space: { model: name, space, semantic: true, dimensions } };
+      return { stamp, space: { model: name, space, semantic: true, dimensions } };
     } catch (thrown) {
       return { problem: toMeshError(thrown, 'model_unavailable') };
     }

@@ -19,7 +19,7 @@ export type FromInference =
 export interface RunContext {
   readonly signal: AbortSignal;
   /** Sends a part of the answer before its end. */
-  chunk(value: unknown): void;
+  readonly chunk: (value: unknown) => void;
 }
 
 /** A model in its process. */

@@ -14,7 +14,7 @@ import { abortError } from './llm-server.ts';
 import { ChatTemplate } from './llm-template.ts';
 import type { WrittenPiece } from './llm-tool-calls.ts';
 import { ToolCallReader } from './llm-tool-calls.ts';
-import { signatureOf } from './model-folder.node.ts';
+import { stampOf } from './model-folder.node.ts';
 import { shortName } from './ollama-chat.ts';
 import { newChatId } from './openai-chat.ts';
 import { runtimeProblem } from './onnx-runtime.node.ts';
@@ -52,7 +52,7 @@ export class LlmChat implements ChatBackend {
   readonly #process: InferenceProcess;
   #changed: () => void = () => undefined;
   /** What the files said when they last changed. */
-  #looked: { readonly signature: string; readonly tools: boolean | MeshError } | null = null;
+  #looked: { readonly stamp: string; readonly tools: boolean | MeshError } | null = null;
 
   constructor({ folder, model, clock }: LlmChatOptions) {
     this.#folder = resolve(folder);
@@ -130,8 +130,8 @@ export class LlmChat implements ChatBackend {
 
   /** @throws MeshError model_unavailable */
   async #callsTools(): Promise<boolean> {
-    const signature = await signatureOf(this.#folder, lookedAt);
-    if (this.#looked?.signature !== signature) this.#looked = { signature, tools: await this.#look() };
+    const stamp = await stampOf(this.#folder, lookedAt);
+    if (this.#looked?.stamp !== stamp) this.#looked = { stamp, tools: await this.#look() };
     const { tools } = this.#looked;
     if (tools instanceof MeshError) throw tools;
     return tools;

@@ -104,7 +104,7 @@ export async function assertContent(folder: string, name: string): Promise<void>
 }
 
 /** Changes when a file does; costs no reading. */
-export async function signatureOf(folder: string, names: readonly string[]): Promise<string> {
+export async function stampOf(folder: string, names: readonly string[]): Promise<string> {
   const stats = await Promise.all(names.map(async (name) => statOf(join(folder, name))));
   return stats.map((each, i) => `${names[i]} ${each?.size} ${each?.mtimeMs} ${each?.ino}`).join('\n');
 }

@@ -7,7 +7,7 @@ import type { EmbeddingsFolder } from './embeddings-folder.node.ts';
 import { readEmbeddingsFolder } from './embeddings-folder.node.ts';
 import { EmbeddingsTokens } from './embeddings-tokens.node.ts';
 import type { LocalModel, RunContext } from './inference-messages.ts';
-import { signatureOf, unavailable } from './model-folder.node.ts';
+import { stampOf, unavailable } from './model-folder.node.ts';
 import { normalise, pool } from './onnx-pooling.ts';
 import type { OnnxRuntime } from './onnx-runtime.node.ts';
 import { loadRuntime, openSession } from './onnx-runtime.node.ts';
@@ -23,8 +23,8 @@ export interface EmbeddingsSource {
 }
 
 export interface EmbeddingsDescription {
-  /** Of the files when they were loaded (`signatureOf`). */
-  readonly signature: string;
+  /** Of the files when they were loaded (`stampOf`). */
+  readonly stamp: string;
 }
 
 export interface EmbeddingsRun {
@@ -59,13 +59,13 @@ interface Text extends WaitingText {
 export async function openModel(source: EmbeddingsSource): Promise<OnnxEmbeddings> {
   const folder = await readEmbeddingsFolder(source.folder);
   // Before they are loaded: what is replaced meanwhile shows afterwards.
-  const signature = await signatureOf(folder.path, folder.files);
+  const stamp = await stampOf(folder.path, folder.files);
   const runtime = await loadRuntime(source.runtime);
   const tokens = await EmbeddingsTokens.open(folder);
   const session = await openSession(runtime, `${folder.path}/${folder.modelFile}`);
   const graph = new EncoderGraph(runtime, session, folder);
   await graph.probe(tokens);
-  return new OnnxEmbeddings({ signature }, folder.dimensions, graph, tokens, source.maxBatchTokens);
+  return new OnnxEmbeddings({ stamp }, folder.dimensions, graph, tokens, source.maxBatchTokens);
 }
 
 class OnnxEmbeddings implements LocalModel<EmbeddingsRun, EmbeddingsResult, EmbeddingsDescription> {

@@ -201,7 +201,7 @@ const specialTokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'];
 
 /** Every letter alone and as a continuation, and some words. */
 function wordPieces(): readonly string[] {
-  const letters = [..."abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"];
+  const letters = Array.from("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-");
   const words =
     'the of to and in is mesh node device model vector peer hello world owner ##ing ##ed ##s ##er';
   return [...specialTokens, ...letters, ...letters.map((letter) => `##${letter}`), ...words.split(' ')];
