@@ -99,8 +99,10 @@ function fitOf({ protocol, version, features }: Wanted): Fit {
 
 interface Ranked {
   readonly choice: Choice;
-  /** Compared one after the other, less is better. */
-  readonly keys: readonly number[];
+  /** What weighs most, as a number; less is better, as in all of these. */
+  readonly group: number;
+  readonly load: number;
+  readonly distance: number;
 }
 
 function rank(
@@ -112,17 +114,16 @@ function rank(
   const best = states === null ? null : bestOf(states, accepts);
   const load = best === null ? told : loadOf(best);
   const isFree = load < 1;
-  const keys = [
-    Number(peerId !== wanted.preferred),
-    Number(peerId !== wanted.sticky),
-    Number(!(self && isFree)),
-    Number(!isFree),
-    Number(best === null),
-    Number(best?.warm !== true),
-    load,
-    self ? 0 : (rttMs ?? Infinity),
-  ];
-  return { choice: { peerId, name, self, isFree, isUnknown: best === null }, keys };
+  // One after the other: the first that differs decides.
+  let group = 0;
+  if (peerId !== wanted.preferred) group += 32;
+  if (peerId !== wanted.sticky) group += 16;
+  if (!(self && isFree)) group += 8;
+  if (!isFree) group += 4;
+  if (best === null) group += 2;
+  if (best?.warm !== true) group += 1;
+  const choice = { peerId, name, self, isFree, isUnknown: best === null };
+  return { choice, group, load, distance: self ? 0 : (rttMs ?? Infinity) };
 }
 
 /** That which its device would take. */
@@ -137,11 +138,10 @@ function bestOf(
 }
 
 function byRank(a: Ranked, b: Ranked): number {
-  for (let i = 0; i < a.keys.length; i++) {
-    const [left, right] = [a.keys[i] ?? 0, b.keys[i] ?? 0];
-    // Two that are infinite are alike.
-    if (left !== right) return left - right;
-  }
+  if (a.group !== b.group) return a.group - b.group;
+  if (a.load !== b.load) return a.load - b.load;
+  // Two that are infinite are alike.
+  if (a.distance !== b.distance) return a.distance - b.distance;
   return a.choice.name < b.choice.name ? -1 : 1;
 }
 

@@ -88,6 +88,21 @@ describe('a request to this device', () => {
     );
   });
 
+  test('has at its end what a stream returns', async () => {
+    const { local } = open();
+    local.add(
+      scriptedProvider({
+        handle: async function* () {
+          yield content('word');
+          return content({ usage: 1 });
+        },
+      }),
+    );
+    const message = await last(ask(local));
+    assert.ok(message.kind === 'end');
+    assert.deepEqual(message.payload, { usage: 1 });
+  });
+
   test('goes to the newest version within its range, and never to another', async () => {
     const { local } = open();
     for (const version of ['1.0.0', '1.10.0', '1.9.0', '2.0.0', '1.11.0-beta.1'])

@@ -30,6 +30,7 @@ export class MeshOfProviders {
   readonly clock = new SteppedClock();
   readonly #devices = new Map<string, TestDevice & { readonly session: Session | null }>();
   readonly #names: string[] = [];
+  readonly #descriptions: Descriptions[] = [];
   readonly router: CapabilityRouter;
   readonly descriptions: Descriptions;
   /** Of the device that asks. */
@@ -77,11 +78,12 @@ export class MeshOfProviders {
       [streamProtocols.capability, server.handle],
     ]);
     const handle: Mesh['handle'] = (protocol, handler) => void handlers.set(protocol, handler);
-    new Descriptions({
+    const described = new Descriptions({
       mesh: { devices: () => [], openStream: () => Promise.reject(new MeshError('internal')), handle },
       clock,
       own: () => ({ services: [], capabilities: local.states() }),
     });
+    this.#descriptions.push(described);
     const peer = { peerId: 'peer-me', name: 'me', rights: memberRights } as ProvenPeer;
     const pair = sessionPair({
       acceptRight: (stream) => {

@@ -41,7 +41,8 @@ export interface Provider {
   /** Called when `state` changed. @returns forgets the listener */
   onChange(listener: () => void): () => void;
   /**
-   * A promise is an answer in one piece, an iterable a stream of chunks. Must end soon after `signal`.
+   * A promise is an answer in one piece, an iterable a stream of chunks; what it returns at its end, if anything,
+   * follows the last chunk. Must end soon after `signal`.
    * @throws MeshError with a code of its own; anything else is `provider_failed`
    */
   handle(call: ProviderCall): Promise<Content> | AsyncIterable<Content>;

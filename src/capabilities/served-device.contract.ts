@@ -15,11 +15,11 @@ export interface ServedDevice {
   readonly local: LocalCapabilities;
   readonly server: CapabilityServer;
   readonly mesh: Pick<Mesh, 'openStream'>;
-  open(version?: string, protocol?: string): Stream;
-  ask(
+  readonly open: (version?: string, protocol?: string) => Stream;
+  readonly ask: (
     change?: Partial<CapabilityRequestMessage>,
     signal?: AbortSignal,
-  ): AsyncGenerator<CapabilityAnswerMessage, void, undefined>;
+  ) => AsyncGenerator<CapabilityAnswerMessage, void, undefined>;
 }
 
 export const sampleRequest: CapabilityRequestMessage = {

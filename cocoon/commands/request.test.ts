@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { content, scriptedProvider } from '@cocoon-mesh/capabilities/scripted-provider.contract.ts';
+import { MeshError, systemClock } from '@cocoon-mesh/protocol';
+import type { CommandContext } from '../command-context.ts';
+import type { Commands } from '../commands-api.ts';
+import { ControlServer } from '../control/server.ts';
+import { controlSocketPath } from '../control/socket-path.ts';
+import { Devices } from '../feature-devices.contract.ts';
+import { Home } from '../home.ts';
+import type { Reach } from '../reach.ts';
+import { request } from './request.ts';
+
+const devices = new Devices();
+let home: Home;
+let control: ControlServer;
+
+before(async () => {
+  const laptop = await devices.add('laptop');
+  const gpu = await devices.add('gpu');
+  const { local } = gpu.features.capabilities;
+  local.add(scriptedProvider({ version: '1.3.0' }));
+  local.add(
+    scriptedProvider({
+      protocol: 'demo.count',
+      handle: async function* ({ payload }) {
+        yield content('one');
+        if (payload === 'bad') throw new MeshError('text_too_long');
+        yield content('two', Uint8Array.of(1));
+      },
+    }),
+  );
+  home = new Home(laptop.folder);
+  control = await ControlServer.start({
+    path: controlSocketPath(home),
+    commands: {} as Commands,
+    reach: {} as Reach,
+    clock: systemClock,
+    features: laptop.features,
+  });
+});
+
+after(async () => {
+  await control.close();
+  await devices[Symbol.asyncDispose]();
+});
+
+async function run(json: boolean, flags: object, ...args: readonly string[]) {
+  const said: unknown[] = [];
+  const notes: string[] = [];
+  const output = {
+    json,
+    terminal: false,
+    say: (value: unknown, text: string) => said.push(json ? value : text),
+    tell: (text: string) => json || said.push(text),
+    note: (text: string) => notes.push(text),
+  } as unknown as CommandContext['output'];
+  const context = { home, output, environment: {} } as CommandContext;
+  await request(context, { timeout: '5s', ...flags }, args);
+  return { said, notes };
+}
+
+describe('cocoon request', () => {
+  test('prints which device answered, what it took, and the result', async () => {
+    const { said } = await run(true, {}, 'demo.echo@^1.0.0', '{"a": 1}');
+    const [answer] = said as [Record<string, unknown>];
+    const { queue_ms: queueMs, total_ms: totalMs, device_id: id, ...rest } = answer;
+    assert.deepEqual(rest, {
+      device: 'gpu',
+      version: '1.3.0',
+      attempts: 1,
+      instead_of: null,
+      result: { a: 1 },
+    });
+    assert.deepEqual([typeof queueMs, typeof totalMs, id], ['number', 'number', 'peer-of-gpu']);
+  });
+
+  test('asks without a payload and without a range', async () => {
+    assert.deepEqual((await run(false, {}, 'demo.echo')).said, ['null']);
+  });
+
+  test('says for people when another device served than the one they preferred', async () => {
+    const { notes } = await run(false, { preferDevice: 'laptop' }, 'demo.echo', '"x"');
+    assert.deepEqual(notes, ['laptop did not serve it: capability_not_found.']);
+  });
+
+  test('prints the pieces of a stream as they come, or all of them as one result', async () => {
+    const { said } = await run(true, { stream: true }, 'demo.count');
+    assert.deepEqual(said.slice(0, 2), [{ chunk: 'one' }, { chunk: 'two', parts: ['AQ=='] }]);
+    assert.deepEqual((said[2] as { result: unknown }).result, ['one', 'two']);
+    const [whole] = (await run(true, {}, 'demo.count')).said as [{ device: string; result: unknown }];
+    assert.deepEqual([whole.device, whole.result], ['gpu', ['one', 'two']]);
+  });
+
+  test('fails with the code of what went wrong', async () => {
+    for (const [args, code] of [
+      [['demo.none'], 'capability_not_found'],
+      [['demo.echo@^2'], 'capability_not_found'],
+      [['demo.echo@latest'], 'bad_message'],
+      [['demo.echo', '{'], 'usage'],
+      [['demo.count', '"bad"'], 'text_too_long'],
+    ] as const)
+      await assert.rejects(run(true, {}, ...args), { code }, args.join(' '));
+  });
+});
