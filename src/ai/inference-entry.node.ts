@@ -17,6 +17,8 @@ function tell(message: FromInference, sent: () => void = () => undefined): void 
 async function load(source: unknown): Promise<LocalModel | null> {
   try {
     const { openModel } = (await import(process.argv[2] ?? '')) as ModelModule;
+    // The daemon and whoever sits at the machine come first. The runtime starts threads, and they inherit it.
+    setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
     const model = await openModel(source);
     tell({ kind: 'loaded', description: model.description });
     return model;
@@ -51,8 +53,6 @@ function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-// Before the runtime starts its threads, which inherit it: the daemon and whoever sits at the machine come first.
-setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 process.on('disconnect', () => process.exit(0));
 
 let model: Promise<LocalModel | null> | null = null;
