@@ -149,17 +149,20 @@ describe('a service of this device', () => {
     assert.equal(await connect([{ protocol: 'http', verbs: ['use'], names: ['*'] }], 'db'), 5);
   });
 
-  test('is described to those who may use it, and to nobody else', async () => {
+  test('is described to those who may use it, as is a provider, and to nobody else', async () => {
     const described = async (rights: Rights) => {
       const [asking, serving] = localStreamPair(describeProtocol, new Uint8Array());
       handlers.get(describeProtocol)?.(serving, peer(rights));
       asking.end();
       const bytes = await asking.read();
       assert.equal(await asking.read(), null);
-      return decode(descriptionSchema, bytes ?? new Uint8Array(), 10_000).services.map(({ name }) => name);
+      const { services, capabilities } = decode(descriptionSchema, bytes ?? new Uint8Array(), 10_000);
+      return [...services.map(({ name }) => name), ...capabilities.map(({ protocol }) => protocol)];
     };
-    assert.deepEqual(await described(memberRights), ['db', 'other', 'web']);
+    assert.deepEqual(await described(memberRights), ['db', 'other', 'web', 'demo.echo']);
     assert.deepEqual(await described(narrowRights(['web'], [])), ['web']);
+    assert.deepEqual(await described(narrowRights([], ['demo.echo'])), ['demo.echo']);
+    assert.deepEqual(await described(narrowRights([], ['demo.other'])), []);
     assert.deepEqual(await described([]), []);
   });
 });
