@@ -12,6 +12,7 @@ const programs: readonly (readonly string[])[] = [
   ['tasks.ts'],
   ['query.ts'],
   ['capabilities.ts'],
+  ['embeddings.ts'],
 ];
 
 for (const [program = '', ...args] of programs) {
