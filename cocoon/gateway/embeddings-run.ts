@@ -75,8 +75,9 @@ export async function embed(
     timeoutMs: embedTimeoutMs,
     signal,
   });
-  answer.device.catch(() => undefined);
   try {
+    // There are none, but a provider that sends some would wait for ever to have them read.
+    for await (const _chunk of answer.chunks);
     const { payload, parts, source } = await answer.end;
     const said = check(answerSchema, payload);
     const [vectors] = parts;
