@@ -113,7 +113,7 @@ async function loopDelays(folder: string) {
   const { openModel } = await import('@cocoon-mesh/ai/onnx-embeddings.node.ts');
   const local = new LocalEmbeddings({ folder, clock: systemClock });
   const here = await openModel({ folder, runtime: 'onnxruntime-node', maxBatchTokens: 512 });
-  const texts = mixedTexts(200, 7);
+  const texts = mixedTexts(400, 7);
   const inProcess = async (): Promise<unknown> =>
     here.run({ texts, truncate: true, lane: 'batch' }, { signal, chunk: () => undefined });
   const inChild = async (): Promise<unknown> => local.embed({ texts, truncate: true }, signal);
