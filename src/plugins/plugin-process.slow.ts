@@ -508,6 +508,19 @@ describe('a bad plugin', () => {
     },
   );
 
+  it('that exits leaves nothing behind that it started', limited, async () => {
+    const source = `import { spawn } from 'node:child_process';
+      ${pluginSource(`
+        if (payload === 'exit') process.exit(0);
+        return spawn('sleep', ['1000'], { stdio: 'ignore' }).pid;`)}`;
+    await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
+      await untilList(host, isRunning);
+      const started = Number(await whole(provider, 'start'));
+      await assert.rejects(whole(provider, 'exit'), { code: 'plugin_failed' });
+      await untilGone(started);
+    });
+  });
+
   it('that exits is started again', limited, async () => {
     const source = pluginSource('if (payload === "exit") process.exit(3); return payload;');
     await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
@@ -622,7 +635,8 @@ describe('a bad plugin', () => {
   it('that prints garbage without end on stdout and stderr does no harm', limited, async () => {
     const source = pluginSource(`
       const garbage = Buffer.alloc(1024 * 1024, 0xfe);
-      for (let count = 0; count < 20; count++) { process.stdout.write(garbage); process.stderr.write('x\\n'.repeat(10000)); }
+      const print = (stream, bytes) => new Promise((resolve) => stream.write(bytes, resolve));
+      for (let count = 0; count < 20; count++) { await print(process.stdout, garbage); await print(process.stderr, 'x\\n'.repeat(10000)); }
       console.log('\\u001b[31m{"kind":"ready"}');
       return payload;`);
     await withPlugin({ 'plugin.ts': source }, async ({ host, provider, logs }) => {
