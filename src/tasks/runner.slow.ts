@@ -217,11 +217,11 @@ test('children that left the group are ended too, by its end and by a cancel', a
 
 test('nobody is overlooked who is just becoming another program', async () => {
   // Each `exec` shows no environment for a moment, and this one is always in one.
-  const leave = `setsid sh -c 'echo away; exec sh -c "$0" "$0"' 'exec sh -c "$0" "$0"' &`;
+  const leave = `setsid sh -c 'echo away; exec env sh -c "$0" "$0"' 'exec env sh -c "$0" "$0"' &`;
   const { id, over } = await begin(`${leave} exec sleep 1000`);
   await printed(id, 'away');
   const looks: number[] = [];
-  for (let i = 0; i < 50; i++) looks.push(await signalStrays(taskMark(id), 0, 0));
+  for (let i = 0; i < 200; i++) looks.push(await signalStrays(taskMark(id), 0, 0));
   assert.deepEqual(
     looks.filter((found) => found < 2),
     [],
