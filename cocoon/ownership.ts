@@ -192,16 +192,19 @@ async function keysOf(text: string, where: string, hint?: string): Promise<Owner
   } catch (cause) {
     const known = cause instanceof MeshError ? cause : null;
     const next = hint ?? known?.hint;
-    throw new MeshError('key_corrupt', `${where} does not hold a secret${known ? `: ${known.message}` : ''}`, {
-      cause,
-      ...(next === undefined ? {} : { hint: next }),
-    });
+    throw new MeshError(
+      'key_corrupt',
+      `${where} does not hold a secret${known ? `: ${known.message}` : ''}`,
+      {
+        cause,
+        ...(next === undefined ? {} : { hint: next }),
+      },
+    );
   }
 }
 
 /** A damaged file of the home. */
-const restoreHint =
-  'Restore the file from a backup, or write the secret that you kept elsewhere into it.';
+const restoreHint = 'Restore the file from a backup, or write the secret that you kept elsewhere into it.';
 
 /** COCOON_SECRET: this device is that owner's. A start does not fail for one that was replaced since. */
 async function adoptAtStart(
