@@ -3,7 +3,7 @@ import { afterEach, before, describe, test } from 'node:test';
 import type { Engine, Mesh, ProvenPeer, TrustState } from '@cocoon-mesh/mesh';
 import { resetCodeOf } from '@cocoon-mesh/mesh';
 import { libdatachannelEngine } from '@cocoon-mesh/mesh/engines/libdatachannel.node.ts';
-import type { OwnerKeys, RevocationKind, Rights, SetupToken } from '@cocoon-mesh/protocol';
+import type { OwnerKeys, RevocationKind, Rights, SetupToken, SigningKey } from '@cocoon-mesh/protocol';
 import {
   ResetCode,
   adminRights,
@@ -387,6 +387,27 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     store.isFull = false;
     await desk.mesh.tellOwner(undefined, list);
     assert.deepEqual(store.trust?.owners[root.id]?.revocations, list);
+  });
+
+  test('neither is a membership, a share or a claim that could not be stored', async () => {
+    const unstored = { code: 'storage_failed' };
+    const { server } = await sharedServer();
+    const [deskKey, friendKey] = [await generateSigningKey(), await generateSigningKey()];
+    const full = async (owner: OwnerKeys, { peerId }: SigningKey): Promise<FillingStore> => {
+      const store = new FillingStore(await membershipOf(owner, peerId));
+      store.isFull = true;
+      return store;
+    };
+    const desk = await start('desk', root, { key: deskKey, store: await full(root, deskKey) });
+    await listed(desk.mesh, server.key.peerId);
+    const proof = await membershipOf(root, server.key.peerId, { serial: 2 });
+    await assert.rejects(desk.mesh.issueMembership(server.key.peerId, proof), unstored);
+    const [claimed] = desk.mesh.shares();
+    assert.ok(claimed);
+    await assert.rejects(desk.mesh.issueShare(await signShare(root, claimed, 1, seconds())), unstored);
+    const other = await newOwner();
+    const friend = await start('friend', other, { key: friendKey, store: await full(other, friendKey) });
+    await assert.rejects(friend.mesh.claim(await tokenFor(server), other), unstored);
   });
 
   test('a device that says that it signs is not believed without the right that the secret gives', async () => {
