@@ -14,6 +14,7 @@ import {
   taskDraftSchema,
   taskFilterSchema,
   taskIdField,
+  taskIdPattern,
   taskJsonField,
   taskStatuses,
 } from '@cocoon-mesh/protocol';
@@ -381,11 +382,7 @@ export class TaskStore implements AsyncDisposable {
   }
 
   async #row(id: string): Promise<StoredTask> {
-    const [row] = await this.#statements.run(
-      'get',
-      (db, slot) => db.selectFrom('task').select(taskColumns).where('id', '=', slot<string>('id')).compile(),
-      { id: checkedId(id) },
-    );
+    const [row] = await this.#statements.run('get', selectById, { id: checkedId(id) });
     if (!row) throw new MeshError('task_not_found');
     return row;
   }
@@ -439,6 +436,10 @@ export class TaskStore implements AsyncDisposable {
   }
 }
 
+function selectById(db: Kysely<TaskTables>, slot: Slot) {
+  return db.selectFrom('task').select(taskColumns).where('id', '=', slot<string>('id')).compile();
+}
+
 /** A place for the value of each. */
 function slots(columns: readonly (keyof StoredTask)[], slot: Slot) {
   return Object.fromEntries(columns.map((name) => [name, slot(name)])) as Record<keyof StoredTask, never>;
@@ -446,7 +447,10 @@ function slots(columns: readonly (keyof StoredTask)[], slot: Slot) {
 
 /** @throws MeshError bad_task */
 function checkedId(id: string): string {
-  return checked('bad_task', 'The id', taskIdField, id);
+  // Most are ids, and the schema takes as long to say so as SQLite to find the task.
+  return typeof id === 'string' && taskIdPattern.test(id)
+    ? id
+    : checked('bad_task', 'The id', taskIdField, id);
 }
 
 function hasEnded(status: TaskStatus): boolean {
