@@ -45,14 +45,15 @@ export class Statements<Tables> {
   }
 
   /**
+   * SQLite answers at once; a promise around that would take as long as the answer.
    * @param key names the text that `build` makes; the caller has a bounded number of them
    * @throws MeshError storage_full | storage_failed | database_corrupt
    */
-  async run<Row>(
+  run<Row>(
     key: string,
     build: (db: Kysely<Tables>, slot: Slot) => CompiledQuery<Row>,
     values: Readonly<Record<string, unknown>>,
-  ): Promise<Row[]> {
+  ): Row[] | Promise<Row[]> {
     let statement = this.#known.get(key);
     if (!statement) {
       const query = build(this.#db, slot);
@@ -62,7 +63,7 @@ export class Statements<Tables> {
     }
     const { query, slots } = statement;
     const parameters = slots.map((name, i) => (name === null ? query.parameters[i] : values[name]));
-    if (!this.#direct) return (await this.#db.executeQuery<Row>({ ...query, parameters })).rows;
+    if (!this.#direct) return this.#db.executeQuery<Row>({ ...query, parameters }).then(({ rows }) => rows);
     try {
       return this.#direct(query.sql, parameters) as Row[];
     } catch (thrown) {

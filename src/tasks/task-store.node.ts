@@ -164,7 +164,8 @@ export class TaskStore implements AsyncDisposable {
 
   /** @throws MeshError task_not_found | bad_task for what is no id */
   async get(id: string): Promise<Task> {
-    return toTask(await this.#row(id));
+    const rows = this.#rows(id);
+    return toTask(onlyRow(Array.isArray(rows) ? rows : await rows));
   }
 
   /**
@@ -382,9 +383,11 @@ export class TaskStore implements AsyncDisposable {
   }
 
   async #row(id: string): Promise<StoredTask> {
-    const [row] = await this.#statements.run('get', selectById, { id: checkedId(id) });
-    if (!row) throw new MeshError('task_not_found');
-    return row;
+    return onlyRow(await this.#rows(id));
+  }
+
+  #rows(id: string): StoredTask[] | Promise<StoredTask[]> {
+    return this.#statements.run<StoredTask>('get', selectById, { id: checkedId(id) });
   }
 
   /** @param version that the change was made from; without one it is made from whatever there is */
@@ -434,6 +437,12 @@ export class TaskStore implements AsyncDisposable {
     this.#onChange({ id: row.id, task });
     return task;
   }
+}
+
+/** @throws MeshError task_not_found */
+function onlyRow([row]: readonly StoredTask[]): StoredTask {
+  if (!row) throw new MeshError('task_not_found');
+  return row;
 }
 
 function selectById(db: Kysely<TaskTables>, slot: Slot) {
