@@ -14,10 +14,10 @@ export interface IndexedView {
   readonly examples: readonly { readonly path: string; readonly reason: string }[];
 }
 
-/** While `kb add` goes on: files of the path it is at. */
-export interface IndexProgress {
-  readonly files: number;
-  readonly indexed: number;
+/** What `kb add` is told: on the way, of the path it is at, and at the end. */
+export interface IndexTold {
+  readonly progress: { readonly files: number; readonly indexed: number };
+  readonly answer: IndexedView;
 }
 
 export interface SourceView {

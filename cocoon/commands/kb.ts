@@ -6,7 +6,7 @@ import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
 import { parseDuration } from '../duration.ts';
-import type { IndexedView, IndexProgress, SourceView } from '../knowledge-view.ts';
+import type { IndexedView, IndexTold, SourceView } from '../knowledge-view.ts';
 import { table } from '../output.ts';
 import { askMany, failureOf } from '../query-stream.ts';
 import { printableLine } from '../terminal-text.ts';
@@ -54,9 +54,7 @@ export async function kbAdd(
     only: extensions(flags.only),
   };
   const client = new ControlClient(home);
-  const answer = await client
-    .askLong<IndexedView, IndexProgress>('/kb', ask, showProgress)
-    .finally(clearProgress);
+  const answer = await client.askLong<IndexTold>('/kb', ask, showProgress).finally(clearProgress);
   output.say(answer, indexedText(answer));
   if (!output.json)
     for (const { path, reason } of answer.examples)
@@ -102,7 +100,7 @@ export async function kbRemove(
 }
 
 /** Nothing but what is counted, so that it is one line on every terminal. */
-function showProgress({ files, indexed }: IndexProgress): void {
+function showProgress({ files, indexed }: IndexTold['progress']): void {
   if (process.stderr.isTTY) process.stderr.write(`\r${files} files looked at, ${indexed} indexed\u001b[K`);
 }
 

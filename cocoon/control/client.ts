@@ -22,8 +22,14 @@ export interface ControlRequest {
   readonly signal?: AbortSignal;
 }
 
-type LongLine<T, Progress> =
-  { readonly progress: Progress } | { readonly answer: T } | { readonly error: ToldError };
+/** What `askLong` is told: on the way, and at the end. */
+export interface LongAnswer {
+  readonly progress: unknown;
+  readonly answer: unknown;
+}
+
+type LongLine<Told extends LongAnswer> =
+  Pick<Told, 'progress'> | Pick<Told, 'answer'> | { readonly error: ToldError };
 
 const notThere: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'EACCES']);
 
@@ -44,18 +50,18 @@ export class ControlClient {
   }
 
   /** As `ask`, of what takes a while: told meanwhile how far it is. @throws as `ask` */
-  async askLong<T, Progress>(
+  async askLong<Told extends LongAnswer>(
     path: string,
     body: unknown,
-    onProgress: (progress: Progress) => void,
-  ): Promise<T> {
+    onProgress: (progress: Told['progress']) => void,
+  ): Promise<Told['answer']> {
     const headers = { 'content-type': 'application/json' };
     const response = await this.send(
       await this.open(path, { method: 'POST', headers }),
       JSON.stringify(body),
     );
     for await (const text of createInterface({ input: response })) {
-      const line = JSON.parse(text) as LongLine<T, Progress>;
+      const line = JSON.parse(text) as LongLine<Told>;
       if ('progress' in line) onProgress(line.progress);
       else if ('answer' in line) return line.answer;
       else throw toldError(line.error);

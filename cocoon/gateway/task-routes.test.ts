@@ -241,6 +241,8 @@ describe('tasks for peers', () => {
         ['POST', `/tasks/${id}/cancel?device=server`, undefined],
       ] as const)
         assert.equal(await laptop.refusal(method, path, body), '403 denied', `${method} ${path}`);
+      const { body } = await laptop.ask<{ hint: string }>('POST', `/tasks/${id}/run?device=server`);
+      assert.match(body.hint, /remote_tasks/);
       devices.rights = memberRights.map((right) =>
         right.protocol === 'tasks' ? { ...right, verbs: ['read', 'run'] as const } : right,
       ) as typeof memberRights;

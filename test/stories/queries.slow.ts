@@ -4,10 +4,13 @@
  */
 
 import assert from 'node:assert/strict';
+import { execFile, spawnSync } from 'node:child_process';
+import { resolve as absolute } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import type { Stream } from '@cocoon-mesh/mesh';
 import { readMessages, writeMessage } from '@cocoon-mesh/mesh';
 import type { DeviceAnswer, QueryPart, QueryRow, Task } from '@cocoon-mesh/protocol';
@@ -16,6 +19,9 @@ import { CocoonProcess, enroll, sees } from './cocoon-process.ts';
 import { bytesThroughSignaling } from './signaling-metrics.ts';
 import { TaskClient } from './task-client.ts';
 import { WirePeer } from './wire-peer.ts';
+
+const root = absolute(import.meta.dirname, '../..');
+const withTerminal = spawnSync('script', ['--version']).status === 0;
 
 interface Part {
   readonly device: string;
@@ -235,6 +241,20 @@ describe('a question to many devices', () => {
       assert.ok(!`${stdout}${stderr}`.includes('\u001b'), args.join(' '));
     }
   });
+
+  test(
+    'shows on a terminal who has not answered yet',
+    { skip: withTerminal ? false : 'no script (util-linux)' },
+    async () => {
+      odd.answer = async (_, send) => {
+        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        await send({ kind: 'part', seq: 0, rows: [], is_final: true });
+      };
+      const line = `npx cocoon tasks list --all --timeout 20s --home '${laptop.home}'`;
+      const { stdout } = await promisify(execFile)('script', ['-qec', line, '/dev/null'], { cwd: root });
+      assert.match(stdout, /2 of 3 devices answered, \d+ rows, waiting for odd/);
+    },
+  );
 
   test('ends at every device when the asker goes away', async () => {
     const begun = Promise.withResolvers<void>();
