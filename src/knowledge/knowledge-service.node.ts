@@ -14,7 +14,7 @@ import { Indexer } from './indexer.node.ts';
 import type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
 import { KnowledgeStore } from './knowledge-store.node.ts';
 import { lexicalSpace, lexicalVector } from './lexical.ts';
-import type { KnowledgeRow } from './searcher.node.ts';
+import type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';
 import { searchChunks } from './searcher.node.ts';
 import { SpaceTables } from './space-tables.node.ts';
 
