@@ -14,6 +14,12 @@ export interface IndexedView {
   readonly examples: readonly { readonly path: string; readonly reason: string }[];
 }
 
+/** While `kb add` goes on: files of the path it is at. */
+export interface IndexProgress {
+  readonly files: number;
+  readonly indexed: number;
+}
+
 export interface SourceView {
   readonly path: string;
   readonly files: number;
