@@ -517,7 +517,7 @@ export const errorCodes = {
   },
   task_not_found: {
     message: 'There is no task with that id',
-    hint: 'See `cocoon tasks list`.',
+    hint: 'See `cocoon tasks list --all`; a task of another device is named with --device.',
     status: 404,
     exit: 3,
   },

@@ -7,4 +7,4 @@ export type { KnowledgeStats } from './knowledge-service.node.ts';
 export type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
 export { lexicalSpace, lexicalVector } from './lexical.ts';
 export type { SkipReason } from './read-text.node.ts';
-export type { KnowledgeRow } from './searcher.node.ts';
+export type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';

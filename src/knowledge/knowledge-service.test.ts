@@ -171,6 +171,47 @@ describe('the index', () => {
     assert.equal((await base.add(tree.path('.hidden.md'))).added, 1);
   });
 
+  it('leaves out the home of a cocoon, whose keys nobody may find, however it was named', async () => {
+    using tree = new TextTree({
+      'notes.md': 'zebra\n',
+      'own/identity.key': 'zebra\n',
+      'own/secret': 'zebra\n',
+      'own/logs/cocoon.log': 'zebra\n',
+    });
+    await using base = await open(tree);
+    const reports = [
+      await base.add(tree.root),
+      await base.add(tree.path('own')),
+      await base.add(tree.path('own/secret')),
+    ];
+    assert.deepEqual(
+      reports.map(({ added, examples }) => [added, examples.map(({ reason }) => reason)]),
+      [
+        [1, ['home_of_a_cocoon']],
+        [0, ['home_of_a_cocoon']],
+        [0, ['home_of_a_cocoon']],
+      ],
+    );
+    assert.deepEqual(await base.find('zebra'), ['notes.md:1']);
+  });
+
+  it('forgets the keys that lay in a folder before it became a home', async () => {
+    using tree = new TextTree({ 'own/secret': 'zebra\n' });
+    await using base = await open(tree);
+    await base.add(tree.root);
+    assert.deepEqual(await base.find('zebra'), ['own/secret:1']);
+    tree.write('own/identity.key', 'x');
+    assert.equal((await base.add(tree.root)).removed, 1);
+    assert.deepEqual(await base.find('zebra'), []);
+  });
+
+  it('says why it left out a file that was named', async () => {
+    using tree = new TextTree({ 'data.bin.txt': 'word\0\x01\x02' });
+    await using base = await open(tree);
+    const { examples } = await base.add(tree.path('data.bin.txt'));
+    assert.deepEqual(examples, [{ path: tree.path('data.bin.txt'), reason: 'binary' }]);
+  });
+
   it('takes only the named extensions', async () => {
     using tree = new TextTree({ 'a.md': 'word\n', 'b.ts': 'word\n', 'c.TXT': 'word\n' });
     await using base = await open(tree);

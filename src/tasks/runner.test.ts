@@ -160,6 +160,9 @@ describe('a run', () => {
       COCOON_TASK_INPUT_FILE: join(folder, 'input.json'),
       COCOON_TASK_RESULT: join(folder, 'result.json'),
     });
+    const [without] = await begun('work');
+    assert.equal(without.spec.environment['COCOON_TASK_INPUT'], undefined);
+    without.exit({ code: 0, signal: null });
     assert.equal(await isThere(join(folder, 'process.json')), true);
     process.print('{"sum":');
     process.print('3}');

@@ -87,8 +87,6 @@ const maxTurns = 20;
 /** Ranks say little further down, and snippets cost. */
 const maxFound = 200;
 const maxErrorLength = 1_000;
-const interrupted = 'The device stopped while the task ran';
-
 /** @throws MeshError usage | database_corrupt | database_newer | storage_full | storage_failed */
 export async function openTaskStore(options: TaskStoreOptions): Promise<TaskStore> {
   const kind = options.url.startsWith('sqlite:') ? 'sqlite' : 'postgres';
@@ -344,33 +342,15 @@ export class TaskStore implements AsyncDisposable {
     });
   }
 
-  /** By the table. */
+  /** By the table, with a command: what somebody does by hand goes on without the device. */
   async running(): Promise<Task[]> {
     const rows = await this.#db
       .selectFrom('task')
       .select(taskColumns)
       .where('status', '=', 'running')
+      .where('command', '!=', '')
       .execute();
     return rows.map(toTask);
-  }
-
-  /** At the start: what is running by the table was cut off, and is never run again by itself. Their ids. */
-  async markInterrupted(): Promise<readonly string[]> {
-    const now = this.#clock.now();
-    const rows = await this.#db
-      .updateTable('task')
-      .set({
-        status: 'failed',
-        error: interrupted,
-        finished_at: now,
-        updated_at: now,
-        version: sql`version + 1`,
-      })
-      .where('status', '=', 'running')
-      .returning(taskColumns)
-      .execute();
-    for (const row of rows) this.#tell(row);
-    return rows.map(({ id }) => id);
   }
 
   /** Idempotent. */
@@ -475,6 +455,7 @@ function statusChangeError(from: TaskStatus, to: TaskStatus): MeshError {
   return new MeshError(
     'bad_status_change',
     from === to ? `The task is ${from} already` : `A task that is ${from} cannot become ${to}`,
+    hasEnded(from) ? {} : { hint: 'See it with `cocoon tasks show`; `cocoon tasks cancel` ends it.' },
   );
 }
 

@@ -5,6 +5,7 @@ import {
   concat,
   encode,
   queryOpenSchema,
+  queryTypes,
   streamProtocols,
   tasksOpenSchema,
   utf8,
@@ -119,7 +120,7 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
     'proxy web': await peer.proxy(peerId, 'web'),
     'proxy hidden': await peer.proxy(peerId, 'hidden'),
     'forward db': await peer.forward(peerId, 'db'),
-    query: await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type: 'list_tasks' })),
+    query: await everyQuery(peer, peerId),
     'capability embeddings': await capability('embeddings'),
     'capability llm.chat': await capability('llm.chat'),
     'read tasks': await tasks('read'),
@@ -136,6 +137,14 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
       return [...codes].join(' ');
     }),
   };
+}
+
+/** Documents are no less private than tasks: one word when all types of queries are answered alike. */
+async function everyQuery(peer: Caller, peerId: string): Promise<string> {
+  const answers = new Set<string>();
+  for (const type of queryTypes)
+    answers.add(await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type })));
+  return [...answers].join(' ');
 }
 
 export interface AuditLine {
