@@ -202,6 +202,7 @@ describe('a query', { timeout: 20_000 }, () => {
       { devices: [] },
       { devices: Array.from({ length: 1001 }, () => 'a') },
       { devices: ['x'.repeat(257)] },
+      { cursor: 'x'.repeat(70_000) },
     ]) {
       const sent = JSON.stringify({ query_type: 'list_tasks', ...body });
       const response = await fetch(`${served.url}/query`, { method: 'POST', body: sent });
