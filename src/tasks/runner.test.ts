@@ -314,8 +314,40 @@ describe('turns', () => {
     await assert.rejects(runner.run(task), { code: 'bad_status_change' });
     const waiting = tasks.add(newTask());
     await runner.run(waiting);
+    const followed = Array.fromAsync(runner.logs(waiting.id, 0, { follow: true }));
+    await turn();
     await runner.run(waiting);
     assert.equal(runner.queued, 1);
+    await runner.cancel(waiting.id);
+    assert.deepEqual(await followed, [], 'whoever followed before is not forgotten');
+  });
+
+  test('are not taken before those who wait already', async () => {
+    const [first] = await begun();
+    await begun();
+    const waiting = tasks.add(newTask());
+    await runner.run(waiting);
+    let tried = 0;
+    tasks.claimForRun = async () => {
+      tried++;
+      throw new MeshError('storage_failed');
+    };
+    first.exit({ code: 0, signal: null });
+    await until(() => tried === 1 && runner.queued === 1);
+    tasks.claimForRun = TasksInMemory.prototype.claimForRun.bind(tasks);
+    const newcomer = tasks.add(newTask());
+    assert.equal((await runner.run(newcomer)).status, 'pending');
+    await turn(2_000);
+    await until(() => tasks.claims.length === 3);
+    assert.equal(tasks.claims[2], waiting.id);
+  });
+
+  test('are waited for by ten thousand, and not by one more', async () => {
+    await begun();
+    await begun();
+    for (let n = 0; n < 10_000; n++) await runner.run(tasks.add(newTask()));
+    await assert.rejects(runner.run(tasks.add(newTask())), { code: 'overloaded' });
+    assert.equal(runner.queued, 10_000);
   });
 });
 
