@@ -214,13 +214,13 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         const done = await store.finishRun(id, {
           status: 'failed',
           exitCode: 3,
-          error: 'a\u0000\nb\ud800',
+          error: `a\u0000\nb\ud800${'c'.repeat(5_000)}`,
           output,
         });
         assert.deepEqual(await store.get(id), done);
         assert.deepEqual(
           [done.status, done.exit_code, done.error, done.output, done.finished_at, done.version],
-          ['failed', 3, 'a b\ufffd', output, '2026-01-01T00:00:02.000Z', 3],
+          ['failed', 3, `a b\ufffd${'c'.repeat(995)}`, output, '2026-01-01T00:00:02.000Z', 3],
         );
         await assert.rejects(store.finishRun(id, ended('completed')), refusal('bad_status_change'));
         const large = { ...ended('completed'), output: 'x'.repeat(limits.maxTaskJsonBytes) };
@@ -426,6 +426,7 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
           `c:1:${hostile}`,
           `c:-1:${id}`,
           `c:1e9:${id}`,
+          `c:1:${'-'.repeat(36)}`,
           `${created}x`,
         ])
           await assert.rejects(store.list({}, { limit: 1, after }), refusal('bad_cursor'), after);
@@ -436,6 +437,15 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         for (const after of [created, 's:0', 's:-1', 's:1e3', 's:999999', 's:1 or 1'])
           await assert.rejects(store.search('found', { limit: 1, after }), refusal('bad_cursor'), after);
         assert.deepEqual((await store.list({}, { limit: 1, after: created })).rows, []);
+      }));
+
+    test('has pages that are bounded, however long they are wanted', () =>
+      inStore(async (store) => {
+        for (let n = 0; n <= 200; n++) await store.create({ title: `found ${n}` });
+        const { rows, more } = await store.search('found', { limit: 1e6, after: null });
+        assert.deepEqual([rows.length, more], [200, true]);
+        for (const limit of [0, -1, 1.5, Number.NaN])
+          await assert.rejects(store.list({}, { limit, after: null }), refusal('bad_filter'));
       }));
 
     test('counts, for each status', () =>
