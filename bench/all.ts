@@ -11,6 +11,7 @@ const programs: readonly (readonly string[])[] = [
   ['signaling.ts'],
   ['tasks.ts'],
   ['query.ts'],
+  ['knowledge.ts'],
 ];
 
 for (const [program = '', ...args] of programs) {
