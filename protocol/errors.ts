@@ -111,6 +111,12 @@ export const errorCodes = {
     status: 500,
     exit: 1,
   },
+  database_in_use: {
+    message: 'The database holds the tasks of another device',
+    hint: 'Name another one in COCOON_DATABASE_URL. Only if that device is gone for good: `delete from task_home`, see `operating.md`.',
+    status: 409,
+    exit: 1,
+  },
   storage_failed: {
     message: 'The store could not be written',
     hint: 'Check free space and the rights of the folder.',

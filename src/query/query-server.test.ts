@@ -18,6 +18,7 @@ import {
   encode,
   limits,
   memberRights,
+  narrowRights,
   queryOpenSchema,
   queryPartSchema,
   queryRequestSchema,
@@ -388,6 +389,13 @@ describe('who may ask', () => {
     assert.deepEqual(denied[0], { protocol: 'tasks', verb: 'read', name: null });
     assert.equal(denied.length, 3);
     assert.equal(asked, 0);
+  });
+
+  test('who was given the capability of tasks, and no tasks, reads none', async () => {
+    const { denied, open } = serve(() => rowsOf(1), narrowRights([], ['tasks']));
+    for (const type of ['list_tasks', 'get_task_stats', 'search_tasks'] as const)
+      await assert.rejects(open(type).read(), isDenied);
+    assert.equal(denied.length, 3);
   });
 
   test('one about anything else does not', async () => {

@@ -389,7 +389,8 @@ test('what a daemon had not yet written down when it died is never run', async (
 });
 
 test('runs stand in the store of the device as they ended', async () => {
-  await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock });
+  const device = { peerId: '12D3KooWHome', name: 'home' };
+  await using store = await openTaskStore({ url: 'sqlite::memory:', device, clock: systemClock });
   await runner.close();
   runner = await start(store);
   const good = await store.create({ title: 'good', command: 'echo "$COCOON_TASK_INPUT"', input: { n: 1 } });

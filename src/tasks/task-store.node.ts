@@ -20,6 +20,8 @@ import {
 } from '@cocoon-mesh/protocol';
 import type { Kysely } from 'kysely';
 import { sql } from 'kysely';
+import type { HomeDevice } from './task-home.node.ts';
+import { settleTaskHome } from './task-home.node.ts';
 import { parseSearch } from './search-words.ts';
 import { TaskIds } from './task-id.ts';
 import { checked } from './task-input.ts';
@@ -34,6 +36,8 @@ import { taskMigrations, taskSchemaMajor } from './task-tables.node.ts';
 export interface TaskStoreOptions {
   /** `sqlite:PATH`, `sqlite::memory:` or `postgres://…`; of this device alone. */
   readonly url: string;
+  /** Whose tasks they are; another device is refused. */
+  readonly device: HomeDevice;
   readonly clock: Clock;
   /** Called after each change; `task` is null for one that was deleted. */
   readonly onChange?: (news: TaskNews) => void;
@@ -87,7 +91,7 @@ const maxTurns = 20;
 /** Ranks say little further down, and snippets cost. */
 const maxFound = 200;
 const maxErrorLength = 1_000;
-/** @throws MeshError usage | database_corrupt | database_newer | storage_full | storage_failed */
+/** @throws MeshError usage | database_in_use | database_corrupt | database_newer | storage_full | storage_failed */
 export async function openTaskStore(options: TaskStoreOptions): Promise<TaskStore> {
   const kind = options.url.startsWith('sqlite:') ? 'sqlite' : 'postgres';
   const db = await openDatabase<TaskTables>({
@@ -97,6 +101,12 @@ export async function openTaskStore(options: TaskStoreOptions): Promise<TaskStor
     setting: 'COCOON_DATABASE_URL',
     major: taskSchemaMajor,
   });
+  try {
+    await settleTaskHome(db, options.device);
+  } catch (thrown) {
+    await db.destroy();
+    throw thrown;
+  }
   return new TaskStore(db, taskSearch(kind), options);
 }
 

@@ -15,6 +15,7 @@ import {
   limits,
   memberRights,
   narrowRights,
+  queryOpenSchema,
   ownerKeys,
   readSetupToken,
   rotateOwner,
@@ -29,6 +30,8 @@ import { MemoryStore, listed, membershipOf, newOwner, startPeer, when } from './
 
 /** How soon a right that was taken back has ended, signaling or not. */
 const cutLimitMs = 2_000;
+/** The header of a query. */
+const question = encode(queryOpenSchema, { type: 'search_knowledgebase' });
 
 const services = [
   { name: 'web', type: 'http' },
@@ -159,7 +162,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       );
       for (const protocol of [streamProtocols.query, streamProtocols.tasks])
         server.mesh.handle(protocol, () => assert.fail('a guest got through'));
-      assert.equal(await outcome(laptop, server, streamProtocols.query), ResetCode.denied);
+      assert.equal(await outcome(laptop, server, streamProtocols.query, question), ResetCode.denied);
       const header = encode(tasksOpenSchema, { verb: 'read' });
       assert.equal(await outcome(laptop, server, streamProtocols.tasks, header), ResetCode.denied);
       const heard = await peerAt(server, laptop);
@@ -171,7 +174,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       const { server, laptop } = await sharedServer();
       await laptop.mesh.ping(server.key.peerId);
       laptop.mesh.handle(streamProtocols.query, () => assert.fail('the cocoon got through'));
-      assert.equal(await outcome(server, laptop, streamProtocols.query), ResetCode.denied);
+      assert.equal(await outcome(server, laptop, streamProtocols.query, question), ResetCode.denied);
       assert.deepEqual((await peerAt(laptop, server)).rights, []);
     });
 
@@ -229,7 +232,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       await when(laptop.mesh, 'devices', () => laptop.mesh.resolve(server.key.peerId).services.length === 1);
       assert.equal(hasSession(server, laptop), true);
       assert.deepEqual((await peerAt(server, laptop)).rights, narrowRights(['wiki'], []));
-      assert.equal(await outcome(laptop, server, streamProtocols.query), ResetCode.denied);
+      assert.equal(await outcome(laptop, server, streamProtocols.query, question), ResetCode.denied);
     });
 
     test('holds on to what its own policy forbids, whatever the rights', async () => {

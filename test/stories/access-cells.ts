@@ -100,6 +100,13 @@ export const guestOfCapability: Cells = {
   'capability embeddings': letIn,
 };
 
+/** Searches what the device knows, and asks nothing else. */
+export const guestOfKnowledge: Cells = {
+  ...guestOfCapability,
+  query: 'search_knowledgebase',
+  'capability embeddings': 'denied',
+};
+
 export const services = ['web', 'hidden', 'db'];
 
 export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string): Promise<Cells> {
@@ -139,12 +146,15 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
   };
 }
 
-/** Documents are no less private than tasks: one word when all types of queries are answered alike. */
+/** Documents are no less private than tasks: one word when all types are answered alike, else those that are let in. */
 async function everyQuery(peer: Caller, peerId: string): Promise<string> {
-  const answers = new Set<string>();
+  const answers = new Map<string, string>();
   for (const type of queryTypes)
-    answers.add(await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type })));
-  return [...answers].join(' ');
+    answers.set(type, await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type })));
+  const kinds = new Set(answers.values());
+  if (kinds.size === 1) return [...kinds].join();
+  const told = [...answers].filter(([, answer]) => answer !== 'denied');
+  return told.map(([type, answer]) => (answer === answered ? type : `${type}: ${answer}`)).join(' ');
 }
 
 export interface AuditLine {
