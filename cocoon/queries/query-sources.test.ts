@@ -14,6 +14,8 @@ function requestOf(params: Json, change: Partial<QueryRequest> = {}): QueryReque
   return { type: 'list_tasks', params, ...usual, ...change };
 }
 
+const device = { peerId: 'peer-of-laptop', name: 'laptop' };
+
 async function rowsOf(answerer: Answerer, request: QueryRequest): Promise<QueryRow[]> {
   const batches = await Array.fromAsync(answerer(request, new AbortController().signal));
   return batches.flatMap((batch) => batch as QueryRow | QueryRow[]);
@@ -21,7 +23,7 @@ async function rowsOf(answerer: Answerer, request: QueryRequest): Promise<QueryR
 
 describe('a query that reaches this device', () => {
   test('is judged here, whatever its asker has looked at', async () => {
-    await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock });
+    await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock, device });
     const answerers = taskAnswerers({ use: async () => ({ store }) as unknown as OpenTasks });
     const knowledge = new Knowledge(
       { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined },
@@ -43,7 +45,7 @@ describe('a query that reaches this device', () => {
   });
 
   test('goes on from a position of this device, and from nothing else', async () => {
-    await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock });
+    await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock, device });
     for (const title of ['one', 'two', 'three']) await store.create({ title });
     const { list_tasks: list, search_tasks: search } = taskAnswerers({
       use: async () => ({ store }) as unknown as OpenTasks,

@@ -10,6 +10,7 @@ import {
   tasksOpenSchema,
   utf8,
 } from '@cocoon-mesh/protocol';
+import type { QueryType } from '@cocoon-mesh/protocol';
 import type { Caller } from './caller.ts';
 import { outcome } from './caller.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
@@ -127,7 +128,8 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
     'proxy web': await peer.proxy(peerId, 'web'),
     'proxy hidden': await peer.proxy(peerId, 'hidden'),
     'forward db': await peer.forward(peerId, 'db'),
-    query: await everyQuery(peer, peerId),
+    // Whoever gets no session is refused before its question is read, and a device writes down thirty refusals only.
+    query: await everyQuery(peer, peerId, session === 'ok' ? queryTypes : ['list_tasks']),
     'capability embeddings': await capability('embeddings'),
     'capability llm.chat': await capability('llm.chat'),
     'read tasks': await tasks('read'),
@@ -147,9 +149,9 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
 }
 
 /** Documents are no less private than tasks: one word when all types are answered alike, else those that are let in. */
-async function everyQuery(peer: Caller, peerId: string): Promise<string> {
+async function everyQuery(peer: Caller, peerId: string, types: readonly QueryType[]): Promise<string> {
   const answers = new Map<string, string>();
-  for (const type of queryTypes)
+  for (const type of types)
     answers.set(type, await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type })));
   const kinds = new Set(answers.values());
   if (kinds.size === 1) return [...kinds].join();
