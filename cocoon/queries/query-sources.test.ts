@@ -9,6 +9,8 @@ import { Knowledge } from '../knowledge.ts';
 import type { OpenTasks } from '../tasks/task-home.ts';
 import { switchedOff, taskAnswerers } from './query-sources.ts';
 
+const device = { peerId: '12D3KooWHome', name: 'home' };
+
 function requestOf(params: Json, change: Partial<QueryRequest> = {}): QueryRequest {
   const usual = { limit: 10, after: null, timeout_ms: 1_000, max_bytes: 1_000_000 };
   return { type: 'list_tasks', params, ...usual, ...change };
@@ -21,7 +23,7 @@ async function rowsOf(answerer: Answerer, request: QueryRequest): Promise<QueryR
 
 describe('a query that reaches this device', () => {
   test('is judged here, whatever its asker has looked at', async () => {
-    await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock });
+    await using store = await openTaskStore({ device, url: 'sqlite::memory:', clock: systemClock });
     const answerers = taskAnswerers({ use: async () => ({ store }) as unknown as OpenTasks });
     const knowledge = new Knowledge(
       { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined },
@@ -43,7 +45,7 @@ describe('a query that reaches this device', () => {
   });
 
   test('goes on from a position of this device, and from nothing else', async () => {
-    await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock });
+    await using store = await openTaskStore({ device, url: 'sqlite::memory:', clock: systemClock });
     for (const title of ['one', 'two', 'three']) await store.create({ title });
     const { list_tasks: list, search_tasks: search } = taskAnswerers({
       use: async () => ({ store }) as unknown as OpenTasks,
