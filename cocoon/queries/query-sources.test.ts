@@ -9,6 +9,8 @@ import { Knowledge } from '../knowledge.ts';
 import type { OpenTasks } from '../tasks/task-home.ts';
 import { switchedOff, taskAnswerers } from './query-sources.ts';
 
+const device = { peerId: '12D3KooWHome', name: 'home' };
+
 function requestOf(params: Json, change: Partial<QueryRequest> = {}): QueryRequest {
   const usual = { limit: 10, after: null, timeout_ms: 1_000, max_bytes: 1_000_000 };
   return { type: 'list_tasks', params, ...usual, ...change };
