@@ -16,8 +16,6 @@ function requestOf(params: Json, change: Partial<QueryRequest> = {}): QueryReque
   return { type: 'list_tasks', params, ...usual, ...change };
 }
 
-const device = { peerId: 'peer-of-laptop', name: 'laptop' };
-
 async function rowsOf(answerer: Answerer, request: QueryRequest): Promise<QueryRow[]> {
   const batches = await Array.fromAsync(answerer(request, new AbortController().signal));
   return batches.flatMap((batch) => batch as QueryRow | QueryRow[]);
