@@ -13,6 +13,7 @@ const programs: readonly (readonly string[])[] = [
   ['query.ts'],
   ['capabilities.ts'],
   ['embeddings.ts'],
+  ['knowledge.ts'],
 ];
 
 for (const [program = '', ...args] of programs) {

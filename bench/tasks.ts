@@ -48,13 +48,18 @@ const syllables = ['ba', 'do', 'fe', 'gi', 'ku', 'la', 'me', 'ni', 'po', 'ra', '
 const words = syllables.flatMap((one) =>
   syllables.flatMap((two) => [`${one}${two}`, ...syllables.map((three) => `${one}${two}${three}`)]),
 );
+const device = { peerId: '12D3KooWBench', name: 'bench' };
 const folder = mkdtempSync(join(tmpdir(), 'cocoon-bench-tasks-'));
 
 async function compareSqlite(): Promise<void> {
-  await using store = await openTaskStore({ url: `sqlite:${join(folder, 'store.db')}`, clock: systemClock });
+  await using store = await openTaskStore({
+    url: `sqlite:${join(folder, 'store.db')}`,
+    device,
+    clock: systemClock,
+  });
   // Made by the store, so that tables and settings are the same.
   const path = join(folder, 'raw.db');
-  await (await openTaskStore({ url: `sqlite:${path}`, clock: systemClock })).close();
+  await (await openTaskStore({ url: `sqlite:${path}`, device, clock: systemClock })).close();
   const raw = new Sqlite(path);
   raw.pragma('synchronous = FULL');
   print('better-sqlite3', await compare(ofStore(store), ofSqlite(raw)));
@@ -63,9 +68,9 @@ async function compareSqlite(): Promise<void> {
 
 async function comparePostgres(): Promise<void> {
   await using postgres = await Postgres.start();
-  await using store = await openTaskStore({ url: await postgres.newUrl(), clock: systemClock });
+  await using store = await openTaskStore({ url: await postgres.newUrl(), device, clock: systemClock });
   const url = await postgres.newUrl();
-  await (await openTaskStore({ url, clock: systemClock })).close();
+  await (await openTaskStore({ url, device, clock: systemClock })).close();
   const pool = new Pool({ connectionString: url, max: 10 });
   print('pg', await compare(ofStore(store), ofPostgres(pool)));
   await pool.end();
@@ -281,7 +286,7 @@ function seeded(seed: number): () => number {
 
 async function timeSearches(): Promise<void> {
   const path = join(folder, 'search.db');
-  await (await openTaskStore({ url: `sqlite:${path}`, clock: systemClock })).close();
+  await (await openTaskStore({ url: `sqlite:${path}`, device, clock: systemClock })).close();
   const database = new Sqlite(path);
   const insert = database.prepare(
     `insert into task (${insertColumns}) values (${insertColumns.replaceAll(/\w+/g, '?')})`,
@@ -297,7 +302,7 @@ async function timeSearches(): Promise<void> {
     }
   })();
   database.close();
-  await using store = await openTaskStore({ url: `sqlite:${path}`, clock: systemClock });
+  await using store = await openTaskStore({ url: `sqlite:${path}`, device, clock: systemClock });
   console.log(`\n| search in ${count} tasks | p50 ms | p99 ms (≤ 30) | max ms |\n|---|---|---|---|`);
   const kinds: Readonly<Record<string, () => string>> = {
     'one or two words of titles': () => zipfText(random, 1 + Math.floor(random() * 2)),

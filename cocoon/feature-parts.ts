@@ -117,8 +117,10 @@ export class FeatureParts implements FeatureRoutes {
 
   async #openTasks(): Promise<OpenTasks> {
     const { settings, home, clock, log } = this.#options;
+    const { peerId, name } = this.#self();
     const store = await openTaskStore({
       url: settings.databaseUrl ?? `sqlite:${home.tasks}`,
+      device: { peerId, name },
       clock,
       onChange: ({ id, task }) => this.#tell(id, task),
     });

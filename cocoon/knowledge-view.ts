@@ -14,6 +14,12 @@ export interface IndexedView {
   readonly examples: readonly { readonly path: string; readonly reason: string }[];
 }
 
+/** What `kb add` is told: on the way, of the path it is at, and at the end. */
+export interface IndexTold {
+  readonly progress: { readonly files: number; readonly indexed: number };
+  readonly answer: IndexedView;
+}
+
 export interface SourceView {
   readonly path: string;
   readonly files: number;

@@ -50,7 +50,7 @@ export class Knowledge {
   /** @throws MeshError not_found | storage_full | storage_failed | cancelled */
   async add(
     paths: readonly string[],
-    options: Pick<AddOptions, 'watch' | 'only' | 'signal'>,
+    options: Pick<AddOptions, 'watch' | 'only' | 'signal' | 'onProgress'>,
   ): Promise<IndexedView> {
     const base = await this.#use();
     const reports: AddReport[] = [];

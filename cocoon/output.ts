@@ -1,9 +1,11 @@
 /**
  * What a command says: with `--json` one document or NDJSON lines on stdout and errors as JSON on stderr, for
- * people sentences and tables. Nothing here decides what is said.
+ * people sentences and tables. Nothing here decides what is said. Much of it was written by other devices: whatever
+ * goes out here steers no terminal.
  */
 
 import type { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { printableJson, printableLine, printableText } from './terminal-text.ts';
 
 export class Output {
   readonly json: boolean;
@@ -16,21 +18,21 @@ export class Output {
 
   /** The one answer of a command, or one line of a stream of answers. */
   say(value: unknown, text: string): void {
-    this.#write(this.json ? JSON.stringify(value) : text);
+    this.#write(this.json ? printableJson(value) : printableText(text));
   }
 
   /** For people only. */
   tell(text: string): void {
-    if (!this.json) this.#write(text);
+    if (!this.json) this.#write(printableText(text));
   }
 
   /** One sentence beside the answer. */
   note(text: string): void {
-    process.stderr.write(this.json ? `${JSON.stringify({ note: text })}\n` : `${text}\n`);
+    process.stderr.write(`${this.json ? printableJson({ note: text }) : printableText(text)}\n`);
   }
 
   error(error: MeshError): void {
-    process.stderr.write(`${this.json ? JSON.stringify({ error }) : sentence(error)}\n`);
+    process.stderr.write(`${this.json ? printableJson({ error }) : printableText(sentence(error))}\n`);
   }
 
   #write(line: string): void {
@@ -45,7 +47,7 @@ function sentence({ code, message, hint }: MeshError): string {
 
 /** Columns as wide as their widest cell, two spaces apart. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [head, ...rows];
+  const all = [head, ...rows].map((row) => row.map(printableLine));
   const widths = head.map((_, i) => Math.max(...all.map((row) => row[i]?.length ?? 0)));
   return all
     .map((row) =>
@@ -60,5 +62,5 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 /** Names and values below each other. */
 export function facts(rows: readonly (readonly [string, string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
-  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${printableLine(value)}`).join('\n');
 }

@@ -9,6 +9,7 @@ import {
   limits,
   narrowRights,
   readSetupToken,
+  signRevocation,
 } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import type { MadeToken } from './token-request.ts';
@@ -113,6 +114,7 @@ describe('a chain that waits', () => {
     mesh.devices = () => [];
     await desk.confirm();
     assert.equal(known(unseen).kind, undefined);
+    assert.equal(known(unseen).expires, now() + limits.browserMembershipMs / 1000);
   });
 
   test('of another owner becomes a share', async () => {
@@ -211,6 +213,30 @@ describe('a revocation', () => {
     mesh.sharesKnown = [share];
     mesh.list = Array.from({ length: limits.maxRevocations - 1_000 }, () => 'entry');
     await assert.rejects(desk.removeOwner(anna.id, phone), { code: 'overloaded' });
+    const tab = await newPeerId();
+    mesh.add({ peerId: tab });
+    mesh.list = [];
+    const entry = await desk.revokeDevice(await newPeerId());
+    mesh.list = Array.from({ length: limits.maxRevocations - 1_000 }, () => entry);
+    await assert.rejects(desk.revokeDevice(tab, phone), { code: 'overloaded' });
+  });
+
+  test('that a device asks for again is not signed again, but told again, in case it was not stored', async () => {
+    const tab = await newPeerId();
+    mesh.add({ peerId: tab });
+    const { share } = await claimedShare(keys, anna, self, now());
+    mesh.sharesKnown = [share];
+    const asked = [() => desk.revokeDevice(tab, phone), () => desk.removeOwner(anna.id, phone)];
+    for (const ask of asked) {
+      const entry = await ask();
+      mesh.sharesKnown = [];
+      mesh.deaf = new MeshError('storage_failed');
+      await assert.rejects(ask(), { code: 'storage_failed' });
+      mesh.deaf = null;
+      assert.equal(await ask(), entry);
+      mesh.sharesKnown = [share];
+    }
+    assert.equal(mesh.list.length, 2);
   });
 
   test('gives back a cocoon that is somebody else’s, whatever this clock says', async () => {
@@ -249,6 +275,20 @@ describe('a token', () => {
     const [line] = audit.lines;
     assert.deepEqual([line?.['event'], line?.['jti'], line?.['asker']], ['token.made', answer.jti, phone]);
     assert.ok(!JSON.stringify(audit.lines).includes(answer.token.slice(-40)));
+  });
+
+  test('is dated after what was revoked, but not by a revocation that is further ahead than can be true', async () => {
+    const co: TokenRequest = { ...enroll, scope: 'co-own', cocoon: self };
+    const dayS = limits.maxOwnerClockAheadMs / 1000;
+    for (const [ahead, dated] of [
+      [100, 101],
+      [40 * dayS, dayS + 1],
+    ] as const) {
+      const content = { kind: 'owner', subject: anna.id, now: now() + ahead } as const;
+      mesh.list = [await signRevocation(keys, [], content)];
+      const { grant } = await readSetupToken((await desk.makeToken(co, null)).token);
+      assert.equal(grant.iat, now() + dated);
+    }
   });
 
   test('is not made by a clock of signaling that cannot be right, and both times are told', async () => {

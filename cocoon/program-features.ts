@@ -62,7 +62,7 @@ function addTasks(program: Command, environment: Environment, add: Add): void {
   const addCommand = add(
     command,
     'add',
-    `cocoon tasks add --title 'Nightly backup' --command './backup.sh' --requires docker --run`,
+    `cocoon tasks add --title 'Nightly backup' --command '~/bin/backup.sh' --requires docker --run`,
   );
   tasksAdd.describeAdd(addCommand);
   action(addCommand, environment, tasksAdd.tasksAdd);

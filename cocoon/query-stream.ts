@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 import type { DeviceAnswer } from '@cocoon-mesh/protocol';
 import { MeshError, isErrorCode } from '@cocoon-mesh/protocol/errors.ts';
 import type { ControlClient } from './control/client.ts';
+import { toldError } from './control/client.ts';
 
 /** As in `{"part": …}`. */
 export interface PartView {
@@ -60,7 +61,7 @@ export async function askMany(
     for await (const text of createInterface({ input: response })) {
       const line = JSON.parse(text) as Line;
       if ('result' in line) return line.result;
-      if ('error' in line) throw told(line.error);
+      if ('error' in line) throw toldError(line.error);
       if ('asked' in line) progress.starts(line.asked);
       else {
         progress.hears(line.part);
@@ -71,10 +72,6 @@ export async function askMany(
     progress.ends();
   }
   throw new MeshError('internal', 'The cocoon broke off its answer');
-}
-
-function told({ code, message, hint }: { code: string; message: string; hint?: string }): MeshError {
-  return new MeshError(isErrorCode(code) ? code : 'internal', message, hint === undefined ? {} : { hint });
 }
 
 /** The error of a question that no device answered; null when one did. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Rights } from '@cocoon-mesh/protocol';
 import { coOwnerRights, memberRights, narrowRights } from '@cocoon-mesh/protocol';
 import { describeRights } from './rights-text.ts';
 
@@ -12,6 +13,18 @@ test('rights are told in words, with the names that they are about', () => {
     services: ['db', 'web'],
     capabilities: ['llm.chat'],
   });
+  // Tasks are not for everybody who was given the capability, so that it says so.
+  assert.equal(
+    describeRights(narrowRights([], ['knowledgebase', 'tasks'])).rights,
+    'capability knowledgebase, tasks (without reading any)',
+  );
+  const queries: Rights = [{ protocol: 'query', verbs: ['use'], names: ['knowledgebase'] }];
+  assert.equal(describeRights(queries).rights, 'query knowledgebase');
+  const anything: Rights = [{ protocol: 'query', verbs: ['use'], names: ['*'] }];
+  assert.equal(
+    describeRights([...narrowRights([], ['llm.chat']), ...anything]).rights,
+    'capability llm.chat, every query',
+  );
   assert.deepEqual(describeRights([]), { rights: 'nothing', services: [], capabilities: [] });
   const tasks = [{ protocol: 'tasks', verbs: ['read'], names: ['*'] }] as const;
   assert.equal(

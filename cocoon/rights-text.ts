@@ -1,7 +1,7 @@
 /** Rights in the words of people. */
 
 import type { Rights } from '@cocoon-mesh/protocol';
-import { coOwnerRights, includesRights } from '@cocoon-mesh/protocol';
+import { allows, coOwnerRights, includesRights } from '@cocoon-mesh/protocol';
 
 export interface SharedWith {
   /** One sentence part, such as `service web` or `everything but passing it on`. */
@@ -17,11 +17,18 @@ export function describeRights(rights: Rights): SharedWith {
   const capabilities = namesOf(rights, ['capability']);
   if (includesRights(rights, coOwnerRights))
     return { rights: 'everything but passing it on', services, capabilities };
+  // Whoever was given a capability may ask the queries about it, which goes without saying.
+  const queries = capabilities
+    ? (namesOf(rights, ['query'])?.filter((name) => !capabilities.includes(name)) ?? null)
+    : [];
+  const named = (name: string): string =>
+    name === 'tasks' && !allows(rights, 'tasks', 'read', null) ? 'tasks (without reading any)' : name;
   const parts = [
     part('service', services),
-    part('capability', capabilities),
+    part('capability', capabilities?.map(named) ?? null),
+    part('query', queries),
     ...rights
-      .filter(({ protocol }) => !['http', 'tcp', 'capability'].includes(protocol))
+      .filter(({ protocol }) => !['http', 'tcp', 'capability', 'query'].includes(protocol))
       .map(({ protocol, verbs }) => `${protocol} (${verbs.join(', ')})`),
   ].filter((text) => text !== '');
   return { rights: parts.length === 0 ? 'nothing' : parts.join(', '), services, capabilities };

@@ -241,6 +241,43 @@ describe('a rotation', () => {
     assert.equal(epochOf(phone), 1);
   });
 
+  test('undoes of what was revoked since a date all that it can, but leaves out whom it is told to', async () => {
+    const given = { kind: 'share', subject: await newPeerId(), now: now() } as const;
+    await mesh.tellOwner(undefined, [await signRevocation(first.keys, mesh.list, given)]);
+    clock.step(3600_000);
+    const since = now();
+    const undone = { ...given, subject: await newPeerId(), now: since };
+    await mesh.tellOwner(undefined, [await signRevocation(first.keys, mesh.list, undone)]);
+    await revokedByThief(phone);
+    forget(phone);
+    const { id, devices } = await device.rotation.prepare(first.recoveryCode, [], [phone], {
+      devices: [],
+      since,
+    });
+    assert.ok(!devices.some(({ peer_id: peerId }) => peerId === phone));
+    await device.rotation.commit(id);
+    assert.deepEqual(
+      (await mesh.entries()).map(({ subject }) => subject),
+      [given.subject],
+    );
+  });
+
+  test('says a thing that was said twice with its latest date, for it ends what was given until then', async () => {
+    const given = { kind: 'share', subject: await newPeerId() } as const;
+    for (let again = 0; again < 2; again++) {
+      clock.step(3600_000);
+      const entry = await signRevocation(first.keys, mesh.list, { ...given, now: now() });
+      await mesh.tellOwner(undefined, [entry]);
+    }
+    const last = now();
+    clock.step(3600_000);
+    await rotate();
+    assert.deepEqual(
+      (await mesh.entries()).map(({ subject, iat }) => [subject, iat]),
+      [[given.subject, last]],
+    );
+  });
+
   test('says each thing once, and of owners and tokens only what a kept token could undo', async () => {
     for (let again = 0; again < 2; again++) await revokedByThief(thief);
     const removed = { kind: 'owner', subject: anna.id, now: now() } as const;

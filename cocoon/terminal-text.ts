@@ -12,3 +12,14 @@ export function printableText(text: string): string {
     found.length > 1 || '\n\r\t'.includes(found) ? found : '?',
   );
 }
+
+/** The same JSON, with nothing in its texts that a terminal would take for more than a text. */
+export function printableJson(value: unknown, indent?: number): string {
+  return JSON.stringify(value, null, indent).replace(/[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu, (found) =>
+    Array.from({ length: found.length }, (_, i) => escaped(found.charCodeAt(i))).join(''),
+  );
+}
+
+function escaped(unit: number): string {
+  return `\\u${unit.toString(16).padStart(4, '0')}`;
+}

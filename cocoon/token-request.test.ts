@@ -43,6 +43,9 @@ test('a token can be narrowed to services and capabilities, dated, or given the 
   const { grant } = await grantOf({ services: ['web'], capabilities: ['llm.chat'], until: now + 9000 });
   assert.ok(allows(grant.rights, 'http', 'use', 'web') && allows(grant.rights, 'tcp', 'use', 'web'));
   assert.ok(!allows(grant.rights, 'http', 'use', 'other') && !allows(grant.rights, 'tasks', 'read', null));
+  assert.ok(
+    allows(grant.rights, 'query', 'use', 'llm.chat') && !allows(grant.rights, 'query', 'use', 'tasks'),
+  );
   assert.equal(grant.until, now + 9000);
   assert.ok(allows((await grantOf({ admin: true })).grant.rights, 'owner', 'admin', null));
 });

@@ -111,6 +111,12 @@ export const errorCodes = {
     status: 500,
     exit: 1,
   },
+  database_in_use: {
+    message: 'The database holds the tasks of another device',
+    hint: 'Name another one in COCOON_DATABASE_URL. Only if that device is gone for good: `delete from task_home`, see `operating.md`.',
+    status: 409,
+    exit: 1,
+  },
   storage_failed: {
     message: 'The store could not be written',
     hint: 'Check free space and the rights of the folder.',
@@ -517,7 +523,7 @@ export const errorCodes = {
   },
   task_not_found: {
     message: 'There is no task with that id',
-    hint: 'See `cocoon tasks list`.',
+    hint: 'See `cocoon tasks list --all`; a task of another device is named with --device.',
     status: 404,
     exit: 3,
   },

@@ -14,6 +14,7 @@ export * from './grant.ts';
 export * from './http-messages.ts';
 export * from './identity.ts';
 export * from './json.ts';
+export * from './knowledge-row.ts';
 export * from './limits.ts';
 export * from './membership.ts';
 export * from './owner.ts';

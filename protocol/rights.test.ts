@@ -45,13 +45,13 @@ describe('rights', () => {
   it('that are narrowed give what is named and nothing else', () => {
     const rights = narrowRights(['grafana'], ['llm.chat']);
     assert.deepEqual(matrix(rights, 'grafana'), ['http use', 'tcp use']);
-    assert.deepEqual(matrix(rights, 'llm.chat'), ['capability use']);
+    assert.deepEqual(matrix(rights, 'llm.chat'), ['query use', 'capability use']);
     assert.deepEqual(matrix(rights, 'grafana2'), []);
     assert.deepEqual(matrix(rights, '*'), []);
     assert.deepEqual(matrix(rights, ''), []);
-    assert.deepEqual(matrix(rights, null), ['http use', 'tcp use', 'capability use']);
+    assert.deepEqual(matrix(rights, null), ['http use', 'tcp use', 'query use', 'capability use']);
     assert.deepEqual(matrix(narrowRights(['grafana'], []), null), ['http use', 'tcp use']);
-    assert.deepEqual(matrix(narrowRights([], ['llm.chat']), null), ['capability use']);
+    assert.deepEqual(matrix(narrowRights([], ['llm.chat']), null), ['query use', 'capability use']);
   });
 
   it('of a co-owner are those of a member without passing streams on', () => {

@@ -44,15 +44,17 @@ export const adminRights: Rights = [{ protocol: 'owner', verbs: ['admin'], names
 /** What a co-owner has at the cocoon that is shared: everything but passing it on. */
 export const coOwnerRights: Rights = memberRights.filter(({ protocol }) => protocol !== 'relay');
 
-/** Rights for some services and capabilities only. */
+/** Rights for some services and capabilities only. A capability is asked by the queries that are about it, too. */
 export function narrowRights(services: readonly string[], capabilities: readonly string[]): Rights {
   const rights: Rights = [];
   if (services.length > 0) {
     rights.push({ protocol: 'http', verbs: ['use'], names: [...services] });
     rights.push({ protocol: 'tcp', verbs: ['use'], names: [...services] });
   }
-  if (capabilities.length > 0)
+  if (capabilities.length > 0) {
+    rights.push({ protocol: 'query', verbs: ['use'], names: [...capabilities] });
     rights.push({ protocol: 'capability', verbs: ['use'], names: [...capabilities] });
+  }
   return rights;
 }
 

@@ -8,6 +8,7 @@ import * as z from 'zod/mini';
 import { decode } from './codec.ts';
 import { protocolField } from './fields.ts';
 import { limits } from './limits.ts';
+import { queryCapability, queryOpenSchema } from './query-messages.ts';
 import type { RightProtocol, Verb } from './rights.ts';
 import { streamProtocols } from './versions.ts';
 
@@ -37,7 +38,11 @@ const needs: Record<keyof typeof streamProtocols, Need> = {
   describe: none,
   /** Whoever has a session may learn and tell who lost a right. */
   revocations: none,
-  query: () => ({ protocol: 'query', verb: 'use', name: null }),
+  /** What is asked by a query is a capability, so whoever was given one may ask that and no other. */
+  query: (header) => {
+    const { type } = decode(queryOpenSchema, header, limits.maxOpenHeaderBytes);
+    return { protocol: 'query', verb: 'use', name: type === 'custom' ? type : queryCapability[type] };
+  },
   capability: (header) => {
     const { protocol } = decode(capabilityOpenSchema, header, limits.maxOpenHeaderBytes);
     return { protocol: 'capability', verb: 'use', name: protocol };

@@ -13,9 +13,8 @@ export type TaskStatus = (typeof taskStatuses)[number];
 export const taskStatusField = z.enum(taskStatuses);
 
 /** UUIDv7 (RFC 9562), lower case: sorts by the time it was made. */
-export const taskIdField = z
-  .string()
-  .check(z.regex(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/));
+export const taskIdPattern: RegExp = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+export const taskIdField = z.string().check(z.regex(taskIdPattern));
 
 export const taskJsonField = jsonField(limits.maxTaskJsonBytes, limits.maxTaskJsonDepth);
 

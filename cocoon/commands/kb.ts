@@ -6,7 +6,7 @@ import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
 import { parseDuration } from '../duration.ts';
-import type { IndexedView, SourceView } from '../knowledge-view.ts';
+import type { IndexedView, IndexTold, SourceView } from '../knowledge-view.ts';
 import { table } from '../output.ts';
 import { askMany, failureOf } from '../query-stream.ts';
 import { printableLine } from '../terminal-text.ts';
@@ -53,7 +53,8 @@ export async function kbAdd(
     watch: flags.watch === true,
     only: extensions(flags.only),
   };
-  const answer = await new ControlClient(home).ask<IndexedView>('POST', '/kb', ask);
+  const client = new ControlClient(home);
+  const answer = await client.askLong<IndexTold>('/kb', ask, showProgress).finally(clearProgress);
   output.say(answer, indexedText(answer));
   if (!output.json)
     for (const { path, reason } of answer.examples)
@@ -96,6 +97,15 @@ export async function kbRemove(
   const ask = { paths: paths.map((path) => resolve(path)) };
   const answer = await new ControlClient(home).ask<{ sources: string[] }>('POST', '/kb/remove', ask);
   output.say(answer, `Forgotten: ${answer.sources.join(', ')}`);
+}
+
+/** Nothing but what is counted, so that it is one line on every terminal. */
+function showProgress({ files, indexed }: IndexTold['progress']): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r${files} files looked at, ${indexed} indexed\u001b[K`);
+}
+
+function clearProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
 }
 
 /** Null: every text. */

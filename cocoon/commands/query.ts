@@ -6,6 +6,7 @@ import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
 import { parseDuration } from '../duration.ts';
 import { askMany, failureOf } from '../query-stream.ts';
+import { printableJson } from '../terminal-text.ts';
 import { readJson } from './tasks-add.ts';
 import { noteMissing, wholeNumber } from './tasks.ts';
 
@@ -50,7 +51,7 @@ export async function query(
       if (output.json) output.say({ part }, '');
     },
   );
-  output.say({ result: answer }, JSON.stringify(answer, null, 2));
+  output.say({ result: answer }, printableJson(answer, 2));
   const failure = failureOf(answer);
   if (failure) throw failure;
   noteMissing(output, answer);

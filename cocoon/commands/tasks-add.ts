@@ -27,7 +27,7 @@ export function describeAdd(command: Command): void {
     .description('Add a task. It stays pending until it is run.')
     .requiredOption('--title <title>', 'what it is, in a line')
     .option('--description <text>', 'more about it')
-    .option('--command <command>', 'what is run by `sh -c` on its device')
+    .option('--command <command>', 'what is run by `sh -c` on its device, in a new folder')
     .option(
       '--input <json>',
       'JSON for the command, on its standard input: the text, @FILE, or - for this one',

@@ -3,15 +3,15 @@
 import { createInterface } from 'node:readline';
 import type { IncomingMessage } from 'node:http';
 import type { Command } from 'commander';
-import { MeshError, isErrorCode } from '@cocoon-mesh/protocol/errors.ts';
+import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { CommandContext } from '../command-context.ts';
-import { ControlClient } from '../control/client.ts';
+import { ControlClient, toldError } from '../control/client.ts';
 import { printableText } from '../terminal-text.ts';
 import { taskPath, withDevice } from './tasks.ts';
 
 type Line =
   | { readonly offset: number; readonly log: string }
-  | { readonly error: { readonly code: string; readonly message: string } };
+  | { readonly error: { readonly code: string; readonly message: string; readonly hint?: string } };
 
 export function describeLogs(command: Command): void {
   withDevice(command)
@@ -35,8 +35,7 @@ export async function tasksLogs(
   if (!lines) return passOn(response);
   for await (const text of createInterface({ input: response })) {
     const line = JSON.parse(text) as Line;
-    if ('error' in line)
-      throw new MeshError(isErrorCode(line.error.code) ? line.error.code : 'internal', line.error.message);
+    if ('error' in line) throw toldError(line.error);
     if (output.json) output.say(line, '');
     else process.stdout.write(printableText(line.log));
   }

@@ -22,6 +22,15 @@ export interface ControlRequest {
   readonly signal?: AbortSignal;
 }
 
+/** What `askLong` is told: on the way, and at the end. */
+export interface LongAnswer {
+  readonly progress: unknown;
+  readonly answer: unknown;
+}
+
+type LongLine<Told extends LongAnswer> =
+  Pick<Told, 'progress'> | Pick<Told, 'answer'> | { readonly error: ToldError };
+
 const notThere: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'EACCES']);
 
 export class ControlClient {
@@ -38,6 +47,26 @@ export class ControlClient {
     const request = await this.open(path, { method, headers: { 'content-type': 'application/json' } });
     const response = await this.send(request, body === undefined ? '' : JSON.stringify(body));
     return JSON.parse(await text(response)) as T;
+  }
+
+  /** As `ask`, of what takes a while: told meanwhile how far it is. @throws as `ask` */
+  async askLong<Told extends LongAnswer>(
+    path: string,
+    body: unknown,
+    onProgress: (progress: Told['progress']) => void,
+  ): Promise<Told['answer']> {
+    const headers = { 'content-type': 'application/json' };
+    const response = await this.send(
+      await this.open(path, { method: 'POST', headers }),
+      JSON.stringify(body),
+    );
+    for await (const text of createInterface({ input: response })) {
+      const line = JSON.parse(text) as LongLine<Told>;
+      if ('progress' in line) onProgress(line.progress);
+      else if ('answer' in line) return line.answer;
+      else throw toldError(line.error);
+    }
+    throw new MeshError('internal', 'The cocoon broke off its answer');
   }
 
   /** Answers that come line by line until the daemon ends them. The request's body stays open. */
@@ -113,5 +142,16 @@ async function text(response: IncomingMessage): Promise<string> {
 
 function problem(body: string): MeshError {
   const { code, title, hint } = JSON.parse(body) as { code?: unknown; title?: string; hint?: string };
-  return new MeshError(isErrorCode(code) ? code : 'internal', title, hint === undefined ? {} : { hint });
+  return toldError({ code, message: title, hint });
+}
+
+interface ToldError {
+  readonly code?: unknown;
+  readonly message?: string | undefined;
+  readonly hint?: string | undefined;
+}
+
+/** An error that the daemon told in a line. */
+export function toldError({ code, message, hint }: ToldError): MeshError {
+  return new MeshError(isErrorCode(code) ? code : 'internal', message, hint === undefined ? {} : { hint });
 }

@@ -31,6 +31,12 @@ export interface ControlOptions {
 
 type Body = Readonly<Record<string, unknown>>;
 type Route = (commands: Commands, body: Body, signal: AbortSignal) => unknown;
+type LongRoute = (
+  commands: Commands,
+  body: Body,
+  signal: AbortSignal,
+  onProgress: (progress: object) => void,
+) => Promise<unknown>;
 
 const maxBodyBytes = 1024 * 1024;
 const drainMs = 500;
@@ -59,13 +65,18 @@ const routes: Readonly<Record<string, Route>> = {
   'POST /open': (commands, { target }) => commands.open(target === null ? null : text(target)),
   'GET /doctor': (commands) => commands.doctor(),
   'GET /kb': (commands) => commands.knowledge.list(),
-  'POST /kb': (commands, { paths, watch, only }, signal) =>
+  'POST /kb/remove': (commands, { paths }) => commands.knowledge.remove(texts(paths)),
+};
+
+/** They take a while: lines say how far they are, the last one how it ended. */
+const longRoutes: Readonly<Record<string, LongRoute>> = {
+  'POST /kb': (commands, { paths, watch, only }, signal, onProgress) =>
     commands.knowledge.add(texts(paths), {
       watch: watch === true,
       signal,
+      onProgress,
       ...(only === null ? {} : { only: texts(only) }),
     }),
-  'POST /kb/remove': (commands, { paths }) => commands.knowledge.remove(texts(paths)),
 };
 
 export class ControlServer {
@@ -125,7 +136,9 @@ export class ControlServer {
       } else if (method === 'POST' && url === '/forwards') {
         await this.#options.commands.forward(request, response);
       } else if (!(await answerFeatures(request, response, splitUrl(url), this.#options.features))) {
-        await this.#answer(request, response, routes[`${method} ${url}`]);
+        const long = longRoutes[`${method} ${url}`];
+        if (long) await this.#answerLong(request, response, long);
+        else await this.#answer(request, response, routes[`${method} ${url}`]);
       }
     } catch (thrown) {
       answerOwnError(response, toMeshError(thrown));
@@ -139,6 +152,26 @@ export class ControlServer {
     const body = await readBody(request);
     const value = await route(this.#options.commands, body, gone.signal);
     answerJson(response, value ?? {});
+  }
+
+  async #answerLong(request: IncomingMessage, response: ServerResponse, route: LongRoute): Promise<void> {
+    const gone = new AbortController();
+    response.on('close', () => gone.abort());
+    const body = await readBody(request);
+    const line = (value: object): void => {
+      if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+      response.write(`${JSON.stringify(value)}\n`);
+    };
+    try {
+      line({
+        answer: await route(this.#options.commands, body, gone.signal, (progress) => line({ progress })),
+      });
+    } catch (thrown) {
+      // As long as nothing was said, it has a status of its own.
+      if (!response.headersSent) throw thrown;
+      line({ error: toMeshError(thrown) });
+    }
+    response.end();
   }
 }
 

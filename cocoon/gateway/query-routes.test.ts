@@ -175,6 +175,18 @@ describe('a query', () => {
     assert.equal(await laptop.refusal('POST', '/query?x=1', { query_type: 'list_tasks' }), '400 usage');
   });
 
+  test('that is out of its bounds is told them', async () => {
+    for (const [body, said] of [
+      [{ query_type: 'list_tasks', timeout_ms: 60_001 }, 'The field timeout_ms is at most 60000'],
+      [{ query_type: 'list_tasks', limit: 0 }, 'The field limit is at least 1'],
+      [{ query_type: 'search_tasks', params: { text: '' } }, 'The field text has at least 1 characters'],
+      [{ query_type: 'list_tasks', devices: [] }, 'The field devices has at least 1 entries'],
+    ] as const) {
+      const { body: problem } = await laptop.ask<{ title: string }>('POST', '/query', body);
+      assert.equal(problem.title, said);
+    }
+  });
+
   test('of a type that only plugins answer says of each device that it has none', async () => {
     const { devices: asked, partial } = await result({ query_type: 'custom', params: { name: 'mine' } });
     assert.equal(partial, true);

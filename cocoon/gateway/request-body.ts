@@ -40,8 +40,18 @@ export function fieldError(thrown: unknown, code: ErrorCode): MeshError | null {
       cause: thrown,
     });
   const what = path === '' ? 'It' : `The field ${path}`;
+  const bound = boundOf(issue);
+  if (bound !== null) return new MeshError(code, `${what} ${bound}`, { cause: thrown });
   const said = issue.message === '' || issue.message === 'Invalid input' ? '' : ` (${issue.message})`;
   return new MeshError(code, `${what} is missing or not as it has to be${said}`, { cause: thrown });
+}
+
+/** Null: it is not about a size. */
+function boundOf(issue: z.core.$ZodIssue): string | null {
+  if (issue.code !== 'too_big' && issue.code !== 'too_small') return null;
+  const [most, bound] = issue.code === 'too_big' ? ['at most', issue.maximum] : ['at least', issue.minimum];
+  if (issue.origin === 'string') return `has ${most} ${bound} characters`;
+  return issue.origin === 'array' ? `has ${most} ${bound} entries` : `is ${most} ${bound}`;
 }
 
 async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array> {

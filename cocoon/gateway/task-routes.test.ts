@@ -108,7 +108,24 @@ describe('tasks at the gateway', () => {
       await laptop.refusal('POST', '/tasks?device=server', { title: 'x', command: 'rm -rf /', run: true }),
       '403 command_refused',
     );
+    assert.equal(
+      await laptop.refusal('POST', '/tasks?device=server', { title: 'x', run: true }),
+      '400 bad_task',
+    );
     assert.equal(await count(), before);
+  });
+
+  test('are said to run by whoever does them by hand, and by nobody when they have a command', async () => {
+    const byHand = await added(laptop, { title: 'water the plants' });
+    const begun = await laptop.ask<TaskView>('PATCH', `/tasks/${byHand.id}`, { status: 'running' });
+    assert.equal(begun.body.status, 'running');
+    const { id } = await added(laptop, { title: 'idle', command: 'echo on' });
+    assert.equal(
+      await laptop.refusal('PATCH', `/tasks/${id}`, { status: 'running' }),
+      '409 bad_status_change',
+    );
+    await laptop.ask('POST', `/tasks/${id}/run`);
+    assert.equal(await followed(laptop, id), 'on\n');
   });
 
   test('are refused in words: what is wrong, and what is not there', async () => {
@@ -224,6 +241,8 @@ describe('tasks for peers', () => {
         ['POST', `/tasks/${id}/cancel?device=server`, undefined],
       ] as const)
         assert.equal(await laptop.refusal(method, path, body), '403 denied', `${method} ${path}`);
+      const { body } = await laptop.ask<{ hint: string }>('POST', `/tasks/${id}/run?device=server`);
+      assert.match(body.hint, /remote_tasks/);
       devices.rights = memberRights.map((right) =>
         right.protocol === 'tasks' ? { ...right, verbs: ['read', 'run'] as const } : right,
       ) as typeof memberRights;

@@ -1,8 +1,14 @@
 /** Queries of this device's user: checked here, so that nobody is asked what makes no sense, then put to the mesh. */
 
 import type { Mesh } from '@cocoon-mesh/mesh';
-import type { Clock, DeviceAnswer, Json, QueryType, TaskStats } from '@cocoon-mesh/protocol';
-import { check, queryCapability, taskFilterSchema } from '@cocoon-mesh/protocol';
+import type { Clock, DeviceAnswer, Json, QueryType, Schema, TaskStats } from '@cocoon-mesh/protocol';
+import {
+  check,
+  knowledgeRowSchema,
+  queryCapability,
+  taskFilterSchema,
+  taskRowSchema,
+} from '@cocoon-mesh/protocol';
 import type { QueryTarget, ShownPart, ShownRow } from '@cocoon-mesh/query';
 import { QueryServer, meshTargets, runQuery } from '@cocoon-mesh/query';
 import * as z from 'zod/mini';
@@ -39,6 +45,12 @@ const paramSchemas: Readonly<Record<QueryType, z.ZodMiniType>> = {
   custom: z.looseObject({ name: z.string().check(z.minLength(1), z.maxLength(128)) }),
 };
 
+/** What is found; whoever answers something else has failed, and breaks nobody's list. */
+const valueSchemas: Partial<Record<QueryType, Schema<unknown>>> = {
+  search_tasks: z.extend(taskRowSchema, { snippet: z.string() }),
+  search_knowledgebase: knowledgeRowSchema,
+};
+
 export class QueryService {
   readonly #mesh: Mesh;
   readonly #server: QueryServer;
@@ -54,6 +66,7 @@ export class QueryService {
   prepare({ type, params, limit, cursor, timeoutMs, devices }: QueryAsk): PreparedQuery {
     const checked = checkedParams(type, params);
     const targets = this.#targets(type, devices);
+    const value = valueSchemas[type];
     return {
       devices: targets.map(({ name, peerId }) => ({ device: name, device_id: peerId })),
       run: async (signal, onPart) => {
@@ -64,6 +77,7 @@ export class QueryService {
           ...(limit === null ? {} : { limit }),
           cursor,
           timeoutMs,
+          ...(value ? { value } : {}),
           clock: this.#clock,
           signal,
           ...(onPart ? { onPart } : {}),

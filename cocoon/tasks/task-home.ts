@@ -72,17 +72,25 @@ async function single(
 
 /** @param by who runs it at once; null: it waits */
 async function create(draft: TaskDraft, by: string | null, { store, runner }: OpenTasks): Promise<Task> {
+  // What would be refused a moment later is not made first.
+  if (by !== null && !draft.command)
+    throw new MeshError('bad_task', 'A task without a command cannot run', {
+      hint: 'Give it a command, or leave out that it is to run.',
+    });
   const missing = await runner.missing(draft.requires ?? []);
   if (missing.length > 0)
     throw new MeshError('cannot_run', `The task cannot run on this device. ${missing.join(' ')}`);
-  // What would be refused a moment later is not made first.
   if (by !== null) runner.checkCommand(draft.command ?? '');
   const task = await store.create(draft);
   return by === null ? task : runner.run(task, by);
 }
 
-/** While a task runs, how it ends is its command's matter. */
+/** Whether a command runs, and how it ends, is not said from outside. */
 async function update(id: string, change: TaskChange, { store, runner }: OpenTasks): Promise<Task> {
+  if (change.status === 'running' && (await store.get(id)).command)
+    throw new MeshError('bad_status_change', 'A task with a command is running when its command is', {
+      hint: `Run it with \`cocoon tasks run ${id}\`.`,
+    });
   if (change.status !== undefined && runner.ended(id) !== null)
     throw new MeshError('bad_status_change', 'The task runs, and ends by itself', {
       hint: `Cancel it with \`cocoon tasks cancel ${id}\`.`,

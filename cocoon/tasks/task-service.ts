@@ -99,10 +99,19 @@ export class TaskService {
       }
       whole = true;
     } catch (thrown) {
-      throw streamError(thrown, name, signal);
+      throw withNextStep(streamError(thrown, name, signal), request);
     } finally {
       signal.removeEventListener('abort', cut);
       if (!whole) cut();
     }
   }
+}
+
+/** What others may run is switched on at the device itself, which no other error says. */
+function withNextStep(error: MeshError, request: TaskRequest): MeshError {
+  if (error.code !== 'denied' || verbOf(request) !== 'run') return error;
+  return new MeshError('denied', error.message, {
+    cause: error,
+    hint: 'Its user says who else may run tasks there, with remote_tasks in its config.toml.',
+  });
 }

@@ -67,8 +67,12 @@ async function openPostgres<Tables>(use: DatabaseUse): Promise<Kysely<Tables>> {
   const { SerialPostgresDialect, postgresAddress, postgresStartError } =
     await import('./postgres-database.node.ts');
   const address = postgresAddress(use.url);
-  const connect = (mode: PostgresUse): Kysely<Tables> =>
-    new Kysely<Tables>({ dialect: new SerialPostgresDialect(use.url, mode, `cocoon-${use.what}`) });
+  const connect = (mode: PostgresUse): Kysely<Tables> => {
+    const dialect = new SerialPostgresDialect(use.url, mode, `cocoon-${use.what}`);
+    const db = new Kysely<Tables>({ dialect });
+    registerDirect(db, dialect.direct);
+    return db;
+  };
   try {
     const migrating = connect('migrate');
     try {

@@ -7,6 +7,7 @@ import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { PostgresDialect, PostgresDriver } from 'kysely';
 import { Pool, types } from 'pg';
 import { SerialDriver, databaseError } from './serial-driver.node.ts';
+import type { Direct } from './statements.node.ts';
 
 const poolLimits = {
   /** Of the hundred that PostgreSQL grants by default; ten programs fit. */
@@ -42,6 +43,10 @@ export class SerialPostgresDialect extends PostgresDialect {
     super({ pool });
     this.#pool = pool;
   }
+
+  /** On any free connection. */
+  readonly direct: Direct = async (text, parameters) =>
+    (await this.#pool.query<Record<string, unknown>>(text, [...parameters])).rows;
 
   /**
    * The store reads and then writes what follows from it. Left to themselves, two such transactions would not see

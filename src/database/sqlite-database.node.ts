@@ -7,6 +7,7 @@ import Sqlite from 'better-sqlite3';
 import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { SqliteAdapter, SqliteDialect, SqliteDriver } from 'kysely';
 import { SerialDriver, databaseError } from './serial-driver.node.ts';
+import type { Direct } from './statements.node.ts';
 
 /** Another server holds the file for the few milliseconds of a transaction. */
 const busyTimeoutMs = 5_000;
@@ -62,9 +63,7 @@ function switchToWal(database: Sqlite.Database): void {
 }
 
 /** Runs one statement on the only connection there is. */
-export type DirectSqlite = (text: string, parameters: readonly unknown[]) => readonly unknown[];
-
-export function directSqlite(database: Sqlite.Database): DirectSqlite {
+export function directSqlite(database: Sqlite.Database): Direct {
   const prepared = new PreparedOnce(database);
   return (text, parameters) => {
     const statement = prepared.prepare(text);

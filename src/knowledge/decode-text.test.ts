@@ -26,6 +26,7 @@ describe('the text of a file', () => {
     assert.equal(decodeText(bytes('text\0text')), null);
     assert.equal(decodeText(bytes('%PDF-1.7\ntext')), null);
     assert.equal(decodeText(bytes([0xff, 0xfe], [...Buffer.from('a\0b', 'utf16le')])), null);
+    assert.equal(decodeText(bytes(`${'text '.repeat(200)}${'\x01'.repeat(10)}`)), null);
     assert.equal(decodeText(Uint8Array.from({ length: 4096 }, (_, i) => (i * 97) % 255 || 1)), null);
   });
 

@@ -90,6 +90,18 @@ describe('a watch', () => {
     watchers.get('/a')?.fail();
     clock.step(watchTimes.restMs);
     assert.equal(tellings(), 1);
+    clock.step(watchTimes.unwatchedRescanMs);
+    assert.equal(tellings(), 1, 'and now and then, as long as it is not watched again');
+  });
+
+  it('leaves watches to others, and scans for those it does not take', () => {
+    const { clock, watch, watchers, tellings } = setUp();
+    watch.setFolders(Array.from({ length: 5_000 }, (_, n) => `/${n}`));
+    assert.equal(watchers.size, 4_096);
+    clock.step(watchTimes.restMs);
+    tellings();
+    clock.step(watchTimes.unwatchedRescanMs);
+    assert.equal(tellings(), 1);
   });
 
   it('leaves nothing behind when it is closed', () => {

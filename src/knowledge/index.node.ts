@@ -6,4 +6,4 @@ export { KnowledgeBase, maxQuestionLength, maxSearchRows } from './knowledge-bas
 export type { KnowledgeStats } from './knowledge-service.node.ts';
 export type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
 export type { SkipReason } from './read-text.node.ts';
-export type { KnowledgeRow } from './searcher.node.ts';
+export type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';

@@ -85,7 +85,7 @@ export class Indexer {
     signal: AbortSignal,
     onProgress: (progress: AddProgress) => void,
   ): Promise<Update> {
-    const run = new Run(this.#clock.monotonic());
+    const run = new Run(source.path, this.#clock.monotonic());
     const before = await this.#store.fileIdsOf(source.id);
     for (const found of scan(source.path, { only: source.only })) {
       if (this.#clock.monotonic() >= this.#sliceEnds) await this.#letOthers();
@@ -104,7 +104,7 @@ export class Indexer {
     const gone = [...before].filter((id) => !run.seen.has(id));
     if (gone.length > 0) this.#spaces.forget((await this.#store.unlink(source.id, gone)).chunks);
     await this.#store.scanned(source.id, this.#clock.now(), run.skipped);
-    return { report: run.report(source.path, gone.length, this.#clock.monotonic()), folders: run.folders };
+    return { report: run.report(gone.length, this.#clock.monotonic()), folders: run.folders };
   }
 
   /** Answers how many files were forgotten; those of other sources are kept. */
@@ -186,6 +186,7 @@ export class Indexer {
 }
 
 class Run {
+  readonly source: string;
   readonly startMs: number;
   readonly folders: string[] = [];
   readonly seen = new Set<number>();
@@ -197,18 +198,20 @@ class Run {
   unchanged = 0;
   toldMs = -Infinity;
 
-  constructor(startMs: number) {
+  constructor(source: string, startMs: number) {
+    this.source = source;
     this.startMs = startMs;
   }
 
   skip(path: string, reason: SkipReason): void {
     this.skipped[reason] = (this.skipped[reason] ?? 0) + 1;
-    if (!expectedReasons.has(reason) && this.examples.length < maxExamples)
-      this.examples.push({ path, reason });
+    // Of what was named itself, every reason is news.
+    const isNews = path === this.source || !expectedReasons.has(reason);
+    if (isNews && this.examples.length < maxExamples) this.examples.push({ path, reason });
   }
 
-  report(source: string, removed: number, nowMs: number): AddReport {
-    const { added, changed, unchanged, skipped, examples } = this;
+  report(removed: number, nowMs: number): AddReport {
+    const { source, added, changed, unchanged, skipped, examples } = this;
     return { source, added, changed, unchanged, removed, skipped, examples, ms: nowMs - this.startMs };
   }
 }

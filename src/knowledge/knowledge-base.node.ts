@@ -13,7 +13,7 @@ import { KnowledgeThread } from './knowledge-thread-link.node.ts';
 import type { AddProgress, AddReport } from './indexer.node.ts';
 import type { KnowledgeStats } from './knowledge-service.node.ts';
 import type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
-import type { KnowledgeRow } from './searcher.node.ts';
+import type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';
 import type { AnswerOf, RequestOf, ThreadCall } from './thread-messages.node.ts';
 
 export interface KnowledgeOptions {

@@ -14,7 +14,7 @@ import type { AddProgress, AddReport } from './indexer.node.ts';
 import { Indexer } from './indexer.node.ts';
 import type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
 import { KnowledgeStore } from './knowledge-store.node.ts';
-import type { KnowledgeRow } from './searcher.node.ts';
+import type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';
 import { searchChunks } from './searcher.node.ts';
 import { SpaceTables } from './space-tables.node.ts';
 
@@ -95,7 +95,10 @@ export class KnowledgeService {
   /** @throws MeshError not_found | storage_full | storage_failed | cancelled */
   async add({ path, only, watch }: AddRequest, context: CallContext): Promise<AddReport> {
     const real = realPath(path);
-    if (real === null) throw new MeshError('not_found', `There is no file or folder ${path}`);
+    if (real === null)
+      throw new MeshError('not_found', `There is no file or folder ${path}`, {
+        hint: 'Check the spelling, and that the device may look into the folders above it.',
+      });
     return this.#inTurn(context.signal, async (signal) => {
       await this.#store.putSource(
         real,
@@ -223,7 +226,7 @@ export class KnowledgeService {
   async #source(path: string): Promise<SourceRow> {
     const source = (await this.#store.sources()).find((each) => each.path === path);
     if (!source)
-      throw new MeshError('not_found', `${path} was never added`, { hint: 'See `cocoon kb sources`.' });
+      throw new MeshError('not_found', `${path} was never added`, { hint: 'See `cocoon kb list`.' });
     return source;
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { lstatSync, renameSync, symlinkSync, utimesSync } from 'node:fs';
+import { lstatSync, renameSync, rmSync, symlinkSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { MeshError } from '@cocoon-mesh/protocol/errors.ts';
@@ -149,6 +149,7 @@ describe('the index', () => {
       '.hidden.md': 'word\n',
       '.git/config.md': 'word\n',
       'node_modules/p/readme.md': 'word\n',
+      'node_modules/p/node_modules/q/readme.md': 'word\n',
       'image.png': 'word\n',
       'data.bin.txt': 'word\0\x01\x02',
       'big.md': 'word '.repeat(2_100_000),
@@ -167,8 +168,104 @@ describe('the index', () => {
       ],
     );
     assert.deepEqual(await base.find('word'), ['good.md:1']);
-    assert.equal((await base.add(tree.path('node_modules'))).added, 1);
+    assert.equal((await base.add(tree.path('node_modules'))).added, 2);
     assert.equal((await base.add(tree.path('.hidden.md'))).added, 1);
+  });
+
+  it('leaves out the home of a cocoon, whose keys nobody may find, however it was named', async () => {
+    using tree = new TextTree({
+      'notes.md': 'zebra\n',
+      'own/identity.key': 'zebra\n',
+      'own/secret': 'zebra\n',
+      'own/logs/cocoon.log': 'zebra\n',
+    });
+    await using base = await open(tree);
+    const reports = [
+      await base.add(tree.root),
+      await base.add(tree.path('own')),
+      await base.add(tree.path('own/secret')),
+    ];
+    assert.deepEqual(
+      reports.map(({ added, examples }) => [added, examples.map(({ reason }) => reason)]),
+      [
+        [1, ['home_of_a_cocoon']],
+        [0, ['home_of_a_cocoon']],
+        [0, ['home_of_a_cocoon']],
+      ],
+    );
+    assert.deepEqual(await base.find('zebra'), ['notes.md:1']);
+  });
+
+  it('forgets the keys that lay in a folder before it became a home', async () => {
+    using tree = new TextTree({ 'own/secret': 'zebra\n' });
+    await using base = await open(tree);
+    await base.add(tree.root);
+    assert.deepEqual(await base.find('zebra'), ['own/secret:1']);
+    tree.write('own/identity.key', 'x');
+    assert.equal((await base.add(tree.root)).removed, 1);
+    assert.deepEqual(await base.find('zebra'), []);
+  });
+
+  it('says why it left out a file that was named', async () => {
+    using tree = new TextTree({ 'data.bin.txt': 'word\0\x01\x02' });
+    await using base = await open(tree);
+    const { examples } = await base.add(tree.path('data.bin.txt'));
+    assert.deepEqual(examples, [{ path: tree.path('data.bin.txt'), reason: 'binary' }]);
+  });
+
+  it('goes no deeper than sixty-four folders', async () => {
+    const deep = (levels: number): string => `${'d/'.repeat(levels)}deep.md`;
+    using tree = new TextTree({ [deep(64)]: 'word\n', [deep(65)]: 'word\n' });
+    await using base = await open(tree);
+    const { added, skipped } = await base.add(tree.root);
+    assert.deepEqual([added, skipped], [1, { too_many: 1 }]);
+  });
+
+  it('forgets nothing of a folder that it cannot look into, and what is gone beside it', async () => {
+    using tree = new TextTree({ 'a.md': 'alpha\n', 'z/b.md': 'bravo\n', 'zz/c.md': 'charlie\n' });
+    await using base = await open(tree);
+    await base.add(tree.root);
+    // Gone between being listed and being read.
+    const onProgress = (): void => rmSync(tree.path('z'), { recursive: true, force: true });
+    tree.remove('zz/c.md');
+    const request = { path: tree.root, only: null, watch: false };
+    const { removed, skipped } = await base.service.add(request, { ...quiet, onProgress });
+    assert.deepEqual([removed, skipped], [1, { unreadable: 1 }]);
+    assert.deepEqual(await base.find('bravo'), ['z/b.md:1']);
+    assert.deepEqual(await base.find('charlie'), []);
+  });
+
+  it('has room again for as much as was changed or is gone', async () => {
+    using tree = new TextTree();
+    await using base = await open(tree, { maxChunks: 2 });
+    for (let n = 0; n < 4; n++) {
+      tree.write('a.md', `changed ${n}\n`);
+      assert.deepEqual((await base.add(tree.root)).skipped, {}, 'changed');
+    }
+    for (let n = 0; n < 4; n++) {
+      tree.remove(n === 0 ? 'a.md' : `${n}.md`);
+      await base.add(tree.root);
+      tree.write(`${n + 1}.md`, 'other\n');
+      assert.deepEqual((await base.add(tree.root)).skipped, {}, 'gone');
+    }
+    for (let n = 0; n < 4; n++) {
+      await base.service.remove({ path: tree.root }, quiet);
+      assert.deepEqual((await base.add(tree.root)).skipped, {}, 'removed');
+    }
+  });
+
+  it('lets go what is under way or waits when it is closed or cancelled', async () => {
+    using tree = new TextTree({ 'a.md': 'alpha\n', 'sub/b.md': 'bravo\n' });
+    const base = await open(tree);
+    const request = { path: tree.path('sub'), only: null, watch: false };
+    const under = base.add(tree.root);
+    const waiting = base.service.add(request, { ...quiet, signal: AbortSignal.abort() });
+    await assert.rejects(waiting, { code: 'cancelled' });
+    await under;
+    assert.equal((await base.service.sources()).length, 1);
+    const last = assert.rejects(base.add(tree.path('sub')), { code: 'cancelled' });
+    await base.service.close();
+    await last;
   });
 
   it('takes only the named extensions', async () => {
@@ -374,6 +471,15 @@ describe('watching', () => {
     await base.service.watch({ path: tree.root, on: false }, quiet);
     assert.equal(changed.size, 0);
     assert.equal(base.service.watches, 0);
+    await base.service.watch({ path: tree.root, on: true }, quiet);
+    assert.equal(base.service.watches, 1);
+    await base.service.remove({ path: tree.root }, quiet);
+    assert.deepEqual([base.service.watches, changed.size], [0, 0], 'what was removed is not watched');
+    await base.add(tree.root, { watch: true });
+    await base.service.watch({ path: tree.root, on: false }, quiet);
     assert.deepEqual(base.problems, []);
+    await base.service.close();
+    await using last = await open(tree, { watchFolder });
+    assert.equal(last.service.watches, 0, 'nor after a restart');
   });
 });

@@ -17,6 +17,7 @@ export type SkipReason =
   | 'hidden'
   | 'special'
   | 'other_name'
+  | 'home_of_a_cocoon'
   | 'too_many';
 
 export type FileRead =

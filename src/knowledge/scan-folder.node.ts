@@ -5,7 +5,7 @@
 
 import type { BigIntStats, Dirent } from 'node:fs';
 import { lstatSync, readdirSync } from 'node:fs';
-import { extname, join, sep } from 'node:path';
+import { dirname, extname, join, sep } from 'node:path';
 import type { SkipReason } from './read-text.node.ts';
 import { stampOf } from './read-text.node.ts';
 
@@ -35,12 +35,16 @@ const binaryExtensions = new Set(
   ).split(' '),
 );
 
+/** Every cocoon keeps its own here, beside its secret and its token: whoever may search must not find those. */
+const homeMark = 'identity.key';
+
 /** @param root a real path: a folder or a file */
 export function* scan(root: string, rules: ScanRules): Generator<Found> {
   const stat = statOf(root);
   if (stat?.isDirectory() !== true) {
     // A file that was named is read whatever its name is.
-    yield fileOf(root, stat);
+    const isPrivate = stat !== null && statOf(join(dirname(root), homeMark)) !== null;
+    yield isPrivate ? homeOf(root, false) : fileOf(root, stat);
     return;
   }
   // Whoever names a folder of packages, or one inside, wants what is in it.
@@ -53,6 +57,10 @@ export function* scan(root: string, rules: ScanRules): Generator<Found> {
       entries = readdirSync(folder, { withFileTypes: true });
     } catch {
       yield { kind: 'skipped', path: folder, reason: 'unreadable', isFolder: true };
+      return;
+    }
+    if (entries.some(({ name }) => name === homeMark)) {
+      yield homeOf(folder, true);
       return;
     }
     yield { kind: 'folder', path: folder };
@@ -75,6 +83,10 @@ export function* scan(root: string, rules: ScanRules): Generator<Found> {
     if (rules.only && !rules.only.includes(extension)) return 'other_name';
     return binaryExtensions.has(extension) ? 'binary' : null;
   }
+}
+
+function homeOf(path: string, isFolder: boolean): Found {
+  return { kind: 'skipped', path, reason: 'home_of_a_cocoon', isFolder };
 }
 
 function fileOf(path: string, stat: BigIntStats | null): Found {

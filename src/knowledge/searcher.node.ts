@@ -1,23 +1,12 @@
 /** Finds chunks by their words and by their vectors, and fuses the two ranks. */
 
+import type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';
 import { fuseRanks } from '@cocoon-mesh/query/fuse.ts';
 import { lexicalVector } from '@cocoon-mesh/vectors';
 import { fullTextQuery } from './full-text.ts';
 import type { ChunkRow, KnowledgeStore } from './knowledge-store.node.ts';
 import { snippetOf } from './snippet.ts';
 import type { VectorTable } from './vector-table.ts';
-
-export interface KnowledgeRow {
-  readonly file: string;
-  /** Headings above, joined with ` > `; '' for none. */
-  readonly heading: string;
-  readonly line: number;
-  readonly snippet: string;
-  /** By rank: comparable within one answer only. */
-  readonly score: number;
-  /** Whose vectors were compared. */
-  readonly space: string;
-}
 
 /** Vectors of one space, as they are searched. */
 export interface SearchedSpace {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { NeededRight, Rights } from '@cocoon-mesh/protocol';
-import { ResetCode, memberRights, narrowRights, streamProtocols } from '@cocoon-mesh/protocol';
+import { ResetCode, memberRights, narrowRights, queryTypes, streamProtocols } from '@cocoon-mesh/protocol';
 import type { AdmissionOptions } from './admission.ts';
 import { Admission } from './admission.ts';
 import type { ProvenPeer } from './mesh.ts';
@@ -44,11 +44,22 @@ describe('a stream of a peer', () => {
     for (const [protocol, header, right] of [
       [capability, { protocol: 'llm.chat' }, { protocol: 'capability', verb: 'use', name: 'llm.chat' }],
       [tasks, { verb: 'read' }, { protocol: 'tasks', verb: 'read', name: null }],
-      [query, {}, { protocol: 'query', verb: 'use', name: null }],
+      [query, { type: 'search_knowledgebase' }, { protocol: 'query', verb: 'use', name: 'knowledgebase' }],
+      [query, { type: 'custom' }, { protocol: 'query', verb: 'use', name: 'custom' }],
     ] as const) {
       assert.deepEqual(opened(guest, protocol, header), { reset: ResetCode.denied, told: [right] });
       assert.deepEqual(opened(memberRights, protocol, header), { reset: null, told: [] });
     }
+  });
+
+  test('with a question is for whoever was given the capability that it is about', () => {
+    const guest = narrowRights([], ['knowledgebase']);
+    for (const type of queryTypes)
+      assert.equal(
+        opened(guest, query, { type }).reset,
+        type === 'search_knowledgebase' ? null : ResetCode.denied,
+        type,
+      );
   });
 
   test('is refused and told of when the device does not allow what the rights would', () => {
@@ -63,5 +74,6 @@ describe('a stream of a peer', () => {
 
   test('whose header cannot be read is a bad one, and no refusal of a right', () => {
     assert.deepEqual(opened([], tasks, { verb: 'fly' }), { reset: ResetCode.badHeader, told: [] });
+    assert.deepEqual(opened(memberRights, query, {}), { reset: ResetCode.badHeader, told: [] });
   });
 });

@@ -10,8 +10,7 @@ function device(peerId: string): KnownDevice {
   return { record, standing, name: peerId, online: true, load: 0 } as unknown as KnownDevice;
 }
 
-function listWith(state: { revoked: boolean }): DeviceList {
-  const devices = ['gone', 'linked'].map(device);
+function listWith(state: { revoked: boolean }, devices = ['gone', 'linked'].map(device)): DeviceList {
   const directory = {
     all: () => devices,
     resolve: (name: string) => devices.find((known) => known.name === name) ?? assert.fail(name),
@@ -28,6 +27,23 @@ function listWith(state: { revoked: boolean }): DeviceList {
     links: { get: (peerId) => (peerId === 'linked' ? link : undefined) },
   });
 }
+
+test('a device is shown as what its owner says that it is, and as what it says itself only until then', () => {
+  const [unsaid, said] = [device('unsaid'), device('said')];
+  const standing = {
+    ...said.standing,
+    membership: { ...said.standing.membership, kind: 'browser' as const },
+  };
+  const list = listWith({ revoked: false }, [unsaid, { ...said, standing }]);
+  assert.deepEqual(
+    list.all().map(({ name, kind }) => [name, kind]),
+    [
+      ['me', 'cocoon'],
+      ['said', 'browser'],
+      ['unsaid', 'cocoon'],
+    ],
+  );
+});
 
 test('a device that is let in nowhere any more lists itself, and whoever still holds a session with it', () => {
   const state = { revoked: false };

@@ -308,6 +308,20 @@ describe('an owner that is not mine', () => {
     assert.equal(me.trust.revocations(id).length, own.length);
   });
 
+  it('fills nothing with entries behind one that it never shows', async () => {
+    const eve = await newOwner();
+    const me = await peer([]);
+    await me.trust.share(await share(mine, self, eve));
+    const [, ...loose] = await longer(eve.keys, [], limits.maxForeignRevocations + 2);
+    await assert.rejects(me.trust.learn(eve.keys.id, undefined, loose), { code: 'message_too_large' });
+    const kept = me.saved?.owners[eve.keys.id];
+    assert.deepEqual([kept?.revocations.length, kept?.loose.length], [0, limits.maxForeignRevocations]);
+    await me.restart(ownMembership);
+    await assert.rejects(me.trust.learn(eve.keys.id, undefined, loose.slice(-1)), {
+      code: 'message_too_large',
+    });
+  });
+
   it('is forgotten when my owner has ended all it was given, and not when it gave that back itself', async () => {
     for (const [by, kind] of [
       ['mine', 'owner'],

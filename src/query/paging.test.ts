@@ -327,6 +327,19 @@ describe('a cursor', () => {
       await assert.rejects(readCursor(type, other, cursor), { code: 'bad_cursor' });
   });
 
+  test('of statistics there is none', async () => {
+    const finished: Places = new Map([['peer-a', 'finished']]);
+    const cursor = await writeCursor('get_task_stats', {}, finished);
+    const asked = {
+      targets: [],
+      type: 'get_task_stats',
+      params: {},
+      cursor,
+      clock: new SteppedClock(),
+    } as const;
+    await assert.rejects(runQuery(asked), { code: 'bad_cursor' });
+  });
+
   test('that is damaged, of another version or too long is refused', async () => {
     const good = JSON.parse(
       Buffer.from(await writeCursor('custom', {}, places), 'base64url').toString(),

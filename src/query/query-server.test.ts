@@ -18,6 +18,7 @@ import {
   encode,
   limits,
   memberRights,
+  narrowRights,
   queryOpenSchema,
   queryPartSchema,
   queryRequestSchema,
@@ -172,6 +173,24 @@ describe('a query to a device', () => {
     assert.equal(errorIn(await all(ask({ max_bytes: 1000 }))), 'message_too_large');
   });
 
+  test('counts what stands around the rows of each part, too', async () => {
+    const { ask, pair } = serve(async function* () {
+      for (let n = 100; ; n--) {
+        yield rowOf(n);
+        // Each row is a part of its own.
+        await new Promise<void>((resolve) => pair.clock.after(25, resolve));
+      }
+    });
+    const parts = all(ask({ limit: 100, max_bytes: 1000, timeout_ms: 60_000 }));
+    for (let i = 0; i < 200; i++) {
+      await turn();
+      pair.clock.step(5);
+    }
+    const answer = await parts;
+    assert.ok(answer.length > 3, `${answer.length} parts`);
+    assert.ok(JSON.stringify(answer).length <= 1000, `${JSON.stringify(answer).length} bytes`);
+  });
+
   test('shows a row that is there although the next one takes long', async () => {
     const next = Promise.withResolvers<void>();
     const { ask, pair } = serve(async function* () {
@@ -270,6 +289,7 @@ describe('a query that goes wrong', () => {
     for (const [thrown, code, message] of [
       [new MeshError('bad_filter', 'No such field: x'), 'bad_filter', 'No such field: x'],
       [new TypeError('password is hunter2'), 'internal', 'Something went wrong inside'],
+      [new MeshError('bad_filter', 'x'.repeat(5000)), 'bad_filter', 'x'.repeat(1024)],
     ] as const) {
       const { ask } = serve(async function* () {
         yield rowOf(9);
@@ -371,6 +391,13 @@ describe('who may ask', () => {
     assert.equal(asked, 0);
   });
 
+  test('who was given the capability of tasks, and no tasks, reads none', async () => {
+    const { denied, open } = serve(() => rowsOf(1), narrowRights([], ['tasks']));
+    for (const type of ['list_tasks', 'get_task_stats', 'search_tasks'] as const)
+      await assert.rejects(open(type).read(), isDenied);
+    assert.equal(denied.length, 3);
+  });
+
   test('one about anything else does not', async () => {
     const { server, ask } = serve(null, queryOnly);
     server.answer('search_knowledgebase', () => rowsOf(1));
@@ -421,6 +448,21 @@ test('the own device is asked without a stream, with the same limits', async () 
   const { server } = serve(() => counting(9));
   const parts = await all(server.ask({ ...request, limit: 2 }, new AbortController().signal));
   assert.deepEqual(parts, [{ kind: 'part', seq: 0, rows: [rowOf(9), rowOf(8)], is_final: true, more: true }]);
+});
+
+test('the own device stops when its answer is left, although no signal says so', async () => {
+  const left = Promise.withResolvers<void>();
+  const { server, pair } = serve(async function* (_asked, signal) {
+    yield rowOf(1);
+    await until(signal).catch(() => left.resolve());
+  });
+  const parts = server.ask(request, new AbortController().signal);
+  const first = parts.next();
+  await turn();
+  pair.clock.step(20);
+  assert.equal((await first).done, false);
+  await parts.return(undefined);
+  await left.promise;
 });
 
 describe('an answer on a stream that breaks the protocol', () => {

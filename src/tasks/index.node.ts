@@ -1,5 +1,6 @@
 /** The public names of tasks. */
 
+export type { HomeDevice } from './task-home.node.ts';
 export type {
   FoundTask,
   ListedTask,

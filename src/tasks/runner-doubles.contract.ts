@@ -80,7 +80,7 @@ export class TasksInMemory implements RunnableTasks {
 
   async running(): Promise<Task[]> {
     await this.#answer();
-    return [...this.#tasks.values()].filter(({ status }) => status === 'running');
+    return [...this.#tasks.values()].filter(({ status, command }) => status === 'running' && command);
   }
 
   async #answer(): Promise<void> {

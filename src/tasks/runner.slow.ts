@@ -215,6 +215,22 @@ test('children that left the group are ended too, by its end and by a cancel', a
   assert.equal(await signalStrays(taskMark(endless.id), 0, 0), 0);
 });
 
+test('nobody is overlooked who is just becoming another program', async () => {
+  // Each `exec` shows no environment for a moment, and this one is always in one.
+  const leave = `setsid sh -c 'echo away; exec env sh -c "$0" "$0"' 'exec env sh -c "$0" "$0"' &`;
+  const { id, over } = await begin(`${leave} exec sleep 1000`);
+  await printed(id, 'away');
+  const looks: number[] = [];
+  for (let i = 0; i < 200; i++) looks.push(await signalStrays(taskMark(id), 0, 0));
+  assert.deepEqual(
+    looks.filter((found) => found < 2),
+    [],
+  );
+  assert.equal((await runner.cancel(id)).status, 'cancelled');
+  await over;
+  assert.equal(await signalStrays(taskMark(id), 0, 0), 0);
+});
+
 test('a child that left for good, without the mark, holds the pipe and nobody up', async () => {
   const started = performance.now();
   const task = await run('env -u COCOON_TASK_ID setsid sleep 20 & echo done');
@@ -373,7 +389,8 @@ test('what a daemon had not yet written down when it died is never run', async (
 });
 
 test('runs stand in the store of the device as they ended', async () => {
-  await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock });
+  const device = { peerId: '12D3KooWHome', name: 'home' };
+  await using store = await openTaskStore({ url: 'sqlite::memory:', device, clock: systemClock });
   await runner.close();
   runner = await start(store);
   const good = await store.create({ title: 'good', command: 'echo "$COCOON_TASK_INPUT"', input: { n: 1 } });

@@ -1,7 +1,7 @@
 /** The runner with a clock that is stepped and processes that only pretend: turns, limits, ends, and a store that fails. */
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { access, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -160,6 +160,9 @@ describe('a run', () => {
       COCOON_TASK_INPUT_FILE: join(folder, 'input.json'),
       COCOON_TASK_RESULT: join(folder, 'result.json'),
     });
+    const [without] = await begun('work');
+    assert.equal(without.spec.environment['COCOON_TASK_INPUT'], undefined);
+    without.exit({ code: 0, signal: null });
     assert.equal(await isThere(join(folder, 'process.json')), true);
     process.print('{"sum":');
     process.print('3}');
@@ -193,7 +196,48 @@ describe('a run', () => {
   test('that cannot start fails', async () => {
     const task = tasks.add(newTask({ command: 'cannot' }));
     await runner.run(task);
+    const followed = Array.fromAsync(runner.logs(task.id, 0, { follow: true }));
     assert.equal((await over(task.id)).error, 'could not start: no such thing');
+    assert.deepEqual(await followed, []);
+  });
+
+  test('that ended in time leaves no timeout behind, which could meet another group of its number', async () => {
+    const [process, { id }] = await begun('work', { timeout_ms: 3000 });
+    process.exit({ code: 0, signal: null });
+    await over(id);
+    assert.equal(clock.pendingTimers, 0);
+  });
+
+  test('that nobody could find again does not begin', async () => {
+    prepare = ({ spec }) => mkdirSync(join(spec.folder, 'process.json.new'));
+    const task = tasks.add(newTask());
+    await runner.run(task);
+    assert.equal((await over(task.id)).status, 'failed');
+    assert.deepEqual([processes[0]?.gone, processes[0]?.signals], [false, ['SIGKILL']]);
+  });
+
+  test('that was to end has not completed, although its command says so', async () => {
+    prepare = (process) => (process.heeds = []);
+    const [late, { id: lateId }] = await begun('work', { timeout_ms: 3000 });
+    clock.step(3000);
+    late.exit({ code: 0, signal: null });
+    assert.equal((await over(lateId)).status, 'failed');
+    const [process, { id }] = await begun();
+    const cancelled = runner.cancel(id);
+    process.exit({ code: 0, signal: null });
+    assert.equal((await cancelled).status, 'cancelled');
+  });
+
+  test('kills again whom the signal missed, and waits two seconds for who hangs in the kernel', async () => {
+    prepare = (process) => (process.heeds = []);
+    const [process, { id }] = await begun();
+    Object.defineProperty(process, 'leftovers', { get: () => true, set: () => undefined });
+    process.exit({ code: 0, signal: null });
+    await until(() => process.signals.length > 0);
+    clock.step(2000);
+    for (let n = 0; n < 150; n++) await turn(20);
+    assert.equal((await over(id)).status, 'completed');
+    assert.ok(process.signals.filter((signal) => signal === 'SIGKILL').length > 2);
   });
 
   test('is ended at its timeout: SIGTERM, ten seconds, SIGKILL', async () => {
@@ -255,6 +299,28 @@ describe('cancelling', () => {
     assert.ok(!tasks.claims.includes(waiting.id));
   });
 
+  test('finds a task that is just being claimed, and its command never runs', async () => {
+    const claimed = Promise.withResolvers<void>();
+    const told = Promise.withResolvers<void>();
+    const claim = tasks.claimForRun.bind(tasks);
+    tasks.claimForRun = async (id) => {
+      const task = await claim(id);
+      claimed.resolve();
+      await told.promise;
+      return task;
+    };
+    const task = tasks.add(newTask());
+    const running = runner.run(task);
+    await claimed.promise;
+    const cancelled = runner.cancel(task.id);
+    told.resolve();
+    await running;
+    assert.equal((await cancelled).status, 'cancelled');
+    await until(() => runner.running === 0);
+    assert.ok(processes.every(({ gone }) => !gone));
+    assert.equal(tasks.get(task.id).error, null);
+  });
+
   test('finds a task that is about to start, and its command never runs', async () => {
     const task = tasks.add(newTask());
     const running = runner.run(task);
@@ -308,14 +374,58 @@ describe('turns', () => {
     assert.equal(tasks.get(task.id).status, 'completed', 'whoever followed knows how it ended');
   });
 
+  test('are waited for no longer than somebody wants', async () => {
+    await begun();
+    await begun();
+    const task = tasks.add(newTask());
+    await runner.run(task);
+    const given = new AbortController();
+    const followed = Array.fromAsync(runner.logs(task.id, 0, { follow: true, signal: given.signal }));
+    await turn();
+    given.abort();
+    assert.deepEqual(await followed, []);
+  });
+
   test('come to nobody twice', async () => {
     await begun();
     const [, task] = await begun();
     await assert.rejects(runner.run(task), { code: 'bad_status_change' });
     const waiting = tasks.add(newTask());
     await runner.run(waiting);
+    const followed = Array.fromAsync(runner.logs(waiting.id, 0, { follow: true }));
+    await turn();
     await runner.run(waiting);
     assert.equal(runner.queued, 1);
+    await runner.cancel(waiting.id);
+    assert.deepEqual(await followed, [], 'whoever followed before is not forgotten');
+  });
+
+  test('are not taken before those who wait already', async () => {
+    const [first] = await begun();
+    await begun();
+    const waiting = tasks.add(newTask());
+    await runner.run(waiting);
+    let tried = 0;
+    tasks.claimForRun = async () => {
+      tried++;
+      throw new MeshError('storage_failed');
+    };
+    first.exit({ code: 0, signal: null });
+    await until(() => tried === 1 && runner.queued === 1);
+    tasks.claimForRun = TasksInMemory.prototype.claimForRun.bind(tasks);
+    const newcomer = tasks.add(newTask());
+    assert.equal((await runner.run(newcomer)).status, 'pending');
+    await turn(2_000);
+    await until(() => tasks.claims.length === 3);
+    assert.equal(tasks.claims[2], waiting.id);
+  });
+
+  test('are waited for by ten thousand, and not by one more', async () => {
+    await begun();
+    await begun();
+    for (let n = 0; n < 10_000; n++) await runner.run(tasks.add(newTask()));
+    await assert.rejects(runner.run(tasks.add(newTask())), { code: 'overloaded' });
+    assert.equal(runner.queued, 10_000);
   });
 });
 
@@ -365,7 +475,40 @@ describe('a store that does not answer', () => {
     assert.deepEqual(tasks.claims.slice(2), [task.id]);
   });
 
+  test('is told the end again after a conflict, and never again once it knows better', async () => {
+    const finish = tasks.finishRun.bind(tasks);
+    const refusals = [new MeshError('task_conflict'), new MeshError('task_not_found')];
+    const [first, { id }] = await begun();
+    tasks.finishRun = async (...end) => {
+      const refusal = refusals.shift();
+      if (refusal) throw refusal;
+      return finish(...end);
+    };
+    const ended = runner.ended(id);
+    first.exit({ code: 0, signal: null });
+    await until(() => refusals.length === 1);
+    assert.equal(await isThere(join(first.spec.folder, 'end.json')), true);
+    const over = assert.rejects(Promise.resolve(ended), { code: 'task_not_found' });
+    await until(() => clock.pendingTimers > 0);
+    await turn(500);
+    await over;
+    assert.equal(await isThere(join(first.spec.folder, 'end.json')), false);
+    assert.equal(clock.pendingTimers, 0);
+  });
+
+  test('holds up no start for longer than a second', async () => {
+    tasks.add(newTask({ status: 'running' }));
+    tasks.outage = new MeshError('storage_failed');
+    const starting = start();
+    await until(() => clock.pendingTimers >= 2);
+    clock.step(1_000);
+    const next = await starting;
+    tasks.outage = null;
+    await next.close();
+  });
+
   test('that claimed and could not say so has the task marked, not run', async () => {
+    const [other, { id: otherId }] = await begun();
     const task = tasks.add(newTask());
     const claim = tasks.claimForRun.bind(tasks);
     tasks.claimForRun = async (id) => {
@@ -374,7 +517,9 @@ describe('a store that does not answer', () => {
     };
     await assert.rejects(runner.run(task), /the answer was lost/);
     assert.equal((await over(task.id)).error, 'interrupted');
-    assert.deepEqual(processes, []);
+    assert.deepEqual(processes, [other]);
+    await turn();
+    assert.equal(tasks.get(otherId).status, 'running', 'what runs is no leftover');
   });
 });
 
@@ -403,10 +548,16 @@ describe('a shutdown', () => {
     void runner.cancel(cancelled.id);
     const waiting = tasks.add(newTask());
     await runner.run(waiting);
+    const followed = Array.fromAsync(runner.logs(waiting.id, 0, { follow: true }));
+    await turn();
     const closed = runner.close();
     assert.deepEqual(process.signals, ['SIGTERM', 'SIGCONT']);
+    // Somebody who cancels it now gives it no longer time.
+    void runner.cancel(id).catch(() => undefined);
     clock.step(1500);
+    assert.deepEqual(process.signals, ['SIGTERM', 'SIGCONT', 'SIGKILL']);
     await closed;
+    assert.deepEqual(await followed, []);
     assert.deepEqual([tasks.get(id).status, tasks.get(id).error], ['failed', 'interrupted']);
     assert.equal(tasks.get(cancelled.id).status, 'cancelled');
     assert.equal(tasks.get(waiting.id).status, 'pending');

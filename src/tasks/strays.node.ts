@@ -6,9 +6,13 @@
 
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
+import { systemClock } from '@cocoon-mesh/protocol';
 
 /** Read at a time: so many take about a millisecond, and what else waits goes on in between. */
 const batch = 32;
+/** A process that is just becoming another program shows no environment until it is done with that. */
+const looks = 6;
+const lookAgainMs = 5;
 
 /** What stands in the environment of every process of a task, unless it was removed. */
 export function taskMark(id: string): string {
@@ -21,33 +25,53 @@ export function taskMark(id: string): string {
  */
 export async function signalStrays(mark: string, group: number, signal: NodeJS.Signals | 0): Promise<number> {
   let found = 0;
-  let read = 0;
-  for (const name of await readdir('/proc').catch(() => [])) {
-    if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
-    if (++read % batch === 0) await new Promise((resolve) => setImmediate(resolve));
-    // Looked at and signalled in one go: the number could be somebody else's a moment later.
-    if (carries(name, mark) && groupOf(name) !== group && sent(Number(name), signal)) found++;
+  let names = (await readdir('/proc').catch(() => [])).filter(
+    (name) => /^\d+$/.test(name) && Number(name) !== process.pid,
+  );
+  for (let look = 1; look <= looks && names.length > 0; look++) {
+    const unclear: string[] = [];
+    for (const [n, name] of names.entries()) {
+      if (n % batch === batch - 1) await new Promise((resolve) => setImmediate(resolve));
+      // Looked at and signalled in one go: the number could be somebody else's a moment later.
+      const environment = environmentOf(name);
+      if (environment.split('\0').includes(mark)) {
+        if (statOf(name)?.group !== group && sent(Number(name), signal)) found++;
+      } else if (environment === '' && statOf(name)?.isProgram) unclear.push(name);
+    }
+    names = unclear;
+    if (names.length > 0) await new Promise<void>((resolve) => systemClock.after(lookAgainMs, resolve));
   }
   return found;
 }
 
-function carries(name: string, mark: string): boolean {
+/** Variables with a zero behind each; of those that are not ours to read, and of the system's own threads, nothing. */
+function environmentOf(name: string): string {
   try {
-    return readFileSync(`/proc/${name}/environ`, 'latin1').split('\0').includes(mark);
+    return readFileSync(`/proc/${name}/environ`, 'latin1');
   } catch {
-    return false;
+    return 'unreadable';
   }
 }
 
-/** Null: it is gone. */
-function groupOf(name: string): number | null {
+interface Stat {
+  readonly group: number;
+  /** Neither a zombie nor a thread of the kernel. */
+  readonly isProgram: boolean;
+}
+
+/** proc_pid_stat(5). Null: it is gone. */
+function statOf(name: string): Stat | null {
   try {
     const text = readFileSync(`/proc/${name}/stat`, 'latin1');
-    return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[2]);
+    const [state = '', , group, , , , flags] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    return { group: Number(group), isProgram: !/[ZXx]/.test(state) && (Number(flags) & kernelThread) === 0 };
   } catch {
     return null;
   }
 }
+
+/** PF_KTHREAD of Linux. */
+const kernelThread = 0x00200000;
 
 function sent(pid: number, signal: NodeJS.Signals | 0): boolean {
   try {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -62,3 +63,25 @@ test('a result file counts before what was printed, unless it is none', async ()
     note: 'Its result file is no output: it is not JSON',
   });
 });
+
+test(
+  'what stands in the place of a result file and is none holds nobody up',
+  { timeout: 10_000 },
+  async () => {
+    const path = join(folder, 'stands-there');
+    const makers: readonly (readonly [() => unknown, RegExp])[] = [
+      [() => execFileSync('mkfifo', [path]), /it is not a file/],
+      [() => mkdir(path), /it is not a file/],
+      [() => symlink('/dev/zero', path), /it is not a file/],
+      [() => symlink(path, path), /it cannot be read/],
+      [() => writeFile(path, `"${'x'.repeat(limits.maxTaskJsonBytes)}"`), /it is larger than/],
+    ];
+    for (const [make, why] of makers) {
+      await make();
+      const { output, note } = await readOutput(path, printed('"printed"'));
+      assert.equal(output, 'printed');
+      assert.match(note ?? '', why);
+      await rm(path, { recursive: true });
+    }
+  },
+);

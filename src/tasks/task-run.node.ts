@@ -105,7 +105,8 @@ export class TaskRun {
       environment: {
         ...this.#options.environment,
         COCOON_TASK_ID: task.id,
-        COCOON_TASK_INPUT: Buffer.byteLength(input) <= maxVariableBytes ? input : undefined,
+        COCOON_TASK_INPUT:
+          task.input !== null && Buffer.byteLength(input) <= maxVariableBytes ? input : undefined,
         COCOON_TASK_INPUT_FILE: files.input,
         COCOON_TASK_RESULT: files.result,
       },

@@ -50,7 +50,7 @@ const sqliteSearch: TaskSearch = {
   // Triggers keep its index.
   fields: () => ({}),
   values: () => ({}),
-  find: (statements, query, limit, offset) =>
+  find: async (statements, query, limit, offset) =>
     statements.run<FoundRow>('search', findOnSqlite, { match: matchText(query), limit, offset }),
 };
 
@@ -93,7 +93,7 @@ const postgresSearch: TaskSearch = {
     description_words: foldedWords(description),
     command_words: foldedWords(command ?? ''),
   }),
-  find: (statements, query, limit, offset) =>
+  find: async (statements, query, limit, offset) =>
     statements.run<FoundRow>('search', findOnPostgres, { text: websearchText(query), limit, offset }),
 };
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { Postgres } from '../../test/doubles/postgres.ts';
-import { refusal, taskStoreContract } from './task-store.contract.ts';
+import { device, refusal, taskStoreContract } from './task-store.contract.ts';
 import { openTaskStore } from './task-store.node.ts';
 
 let postgres: Postgres;
@@ -19,7 +19,11 @@ taskStoreContract('PostgreSQL', { newUrl: () => postgres.newUrl(), run });
 
 describe('a PostgreSQL of tasks', () => {
   test('that goes away costs what is asked meanwhile; all works again when it is back', async () => {
-    await using store = await openTaskStore({ url: await postgres.newUrl(), clock: new SteppedClock() });
+    await using store = await openTaskStore({
+      url: await postgres.newUrl(),
+      device,
+      clock: new SteppedClock(),
+    });
     const kept = await store.create({ title: 'kept' });
     await postgres.pause();
     await assert.rejects(store.create({ title: 'lost' }), refusal('storage_failed'));
@@ -33,7 +37,7 @@ describe('a PostgreSQL of tasks', () => {
 
   test('whose disk is full says so, and takes more when there is room again', async () => {
     const url = await postgres.newUrl();
-    await using store = await openTaskStore({ url, clock: new SteppedClock() });
+    await using store = await openTaskStore({ url, device, clock: new SteppedClock() });
     // What PostgreSQL says when a write finds no room.
     await run(
       url,

@@ -1,7 +1,10 @@
 /** What the store of tasks promises on every database that it can be on. */
 
 import assert from 'node:assert/strict';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type { Json, Task, TaskFilter, TaskStatus } from '@cocoon-mesh/protocol';
 import {
   MeshError,
@@ -22,6 +25,10 @@ export interface TaskStoreLab {
   run(url: string, statement: string): Promise<void>;
 }
 
+/** Whose tasks they are. */
+export const device = { peerId: '12D3KooWHome', name: 'home' };
+const stranger = { peerId: '12D3KooWStranger', name: 'stranger' };
+
 const atOnce = 16;
 const all = { limit: limits.maxQueryRows, after: null };
 const nowhere = '01900000-0000-7000-8000-000000000000';
@@ -31,7 +38,7 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
   const inStore = async (body: (store: TaskStore, clock: SteppedClock, url: string) => Promise<void>) => {
     const clock = new SteppedClock();
     const url = await lab.newUrl();
-    await using store = await openTaskStore({ url, clock });
+    await using store = await openTaskStore({ url, device, clock });
     await body(store, clock, url);
   };
 
@@ -48,12 +55,12 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         timeout_ms: limits.maxTaskTimeoutMs,
       };
       const clock = new SteppedClock();
-      const before = await openTaskStore({ url, clock });
+      const before = await openTaskStore({ url, device, clock });
       const made = await before.create(draft);
       await before.close();
       await before.close();
 
-      await using after = await openTaskStore({ url, clock });
+      await using after = await openTaskStore({ url, device, clock });
       const found = await after.get(made.id);
       assert.deepEqual(found, made);
       assert.deepEqual(taskSchema.parse(found), found);
@@ -214,13 +221,13 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         const done = await store.finishRun(id, {
           status: 'failed',
           exitCode: 3,
-          error: 'a\u0000\nb\ud800',
+          error: `a\u0000\nb\ud800${'c'.repeat(5_000)}`,
           output,
         });
         assert.deepEqual(await store.get(id), done);
         assert.deepEqual(
           [done.status, done.exit_code, done.error, done.output, done.finished_at, done.version],
-          ['failed', 3, 'a b\ufffd', output, '2026-01-01T00:00:02.000Z', 3],
+          ['failed', 3, `a b\ufffd${'c'.repeat(995)}`, output, '2026-01-01T00:00:02.000Z', 3],
         );
         await assert.rejects(store.finishRun(id, ended('completed')), refusal('bad_status_change'));
         const large = { ...ended('completed'), output: 'x'.repeat(limits.maxTaskJsonBytes) };
@@ -228,30 +235,31 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         await assert.rejects(store.finishRun(other.id, large), refusal('bad_task'));
       }));
 
-    test('tells after a crash what was cut off, and touches nothing else', () =>
+    test('is known to run by its command, and not when somebody does it by hand', () =>
       inStore(async (store) => {
-        const tasks = new Map<TaskStatus, Task>();
-        for (const status of taskStatuses) tasks.set(status, await taskAt(store, status));
-        const cut = tasks.get('running')?.id ?? '';
-        assert.deepEqual(await store.markInterrupted(), [cut]);
-        assert.deepEqual(await store.markInterrupted(), []);
-        for (const [status, task] of tasks) {
-          const now = await store.get(task.id);
-          if (status !== 'running') assert.deepEqual(now, task);
-          else assert.deepEqual([now.status, now.version, now.exit_code], ['failed', task.version + 1, null]);
-        }
-        assert.match((await store.get(cut)).error ?? '', /stopped/);
+        for (const status of taskStatuses) await taskAt(store, status);
+        const byHand = [
+          await store.create({ title: 'hand' }),
+          await store.create({ title: 'x', command: '' }),
+        ];
+        for (const { id } of byHand) await store.update(id, { status: 'running' });
+        const { id } = await store.create({ title: 'machine', command: 'true' });
+        await store.claimForRun(id);
+        assert.deepEqual(
+          (await store.running()).map((task) => task.id),
+          [id],
+        );
       }));
 
     test('is told, and so is every other change', async () => {
       const heard: TaskNews[] = [];
       const url = await lab.newUrl();
       const onChange = (news: TaskNews): void => void heard.push(news);
-      await using store = await openTaskStore({ url, clock: new SteppedClock(), onChange });
+      await using store = await openTaskStore({ url, device, clock: new SteppedClock(), onChange });
       const { id } = await store.create({ title: 'heard' });
       await store.update(id, { title: 'heard again' });
       await store.claimForRun(id);
-      await store.markInterrupted();
+      await store.finishRun(id, ended('failed'));
       await assert.rejects(store.claimForRun(id));
       await store.update(id, {});
       await store.delete(id);
@@ -272,7 +280,10 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
     const inBoth = (body: (stores: readonly [TaskStore, TaskStore]) => Promise<void>) => async () => {
       const url = await lab.newUrl();
       const clock = new SteppedClock();
-      const stores = [await openTaskStore({ url, clock }), await openTaskStore({ url, clock })] as const;
+      const stores = [
+        await openTaskStore({ url, device, clock }),
+        await openTaskStore({ url, device, clock }),
+      ] as const;
       try {
         await body(stores);
       } finally {
@@ -425,6 +436,7 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
           `c:1:${hostile}`,
           `c:-1:${id}`,
           `c:1e9:${id}`,
+          `c:1:${'-'.repeat(36)}`,
           `${created}x`,
         ])
           await assert.rejects(store.list({}, { limit: 1, after }), refusal('bad_cursor'), after);
@@ -435,6 +447,15 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         for (const after of [created, 's:0', 's:-1', 's:1e3', 's:999999', 's:1 or 1'])
           await assert.rejects(store.search('found', { limit: 1, after }), refusal('bad_cursor'), after);
         assert.deepEqual((await store.list({}, { limit: 1, after: created })).rows, []);
+      }));
+
+    test('has pages that are bounded, however long they are wanted', () =>
+      inStore(async (store) => {
+        for (let n = 0; n <= 200; n++) await store.create({ title: `found ${n}` });
+        const { rows, more } = await store.search('found', { limit: 1e6, after: null });
+        assert.deepEqual([rows.length, more], [200, true]);
+        for (const limit of [0, -1, 1.5, Number.NaN])
+          await assert.rejects(store.list({}, { limit, after: null }), refusal('bad_filter'));
       }));
 
     test('counts, for each status', () =>
@@ -559,7 +580,7 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         for (const statement of newerMinor) await lab.run(url, statement);
         // Also under whoever has it open.
         assert.equal((await store.update(old.id, { title: 'old' })).version, 2);
-        await using again = await openTaskStore({ url, clock });
+        await using again = await openTaskStore({ url, device, clock });
         const { id } = await again.create({ title: 'new', command: 'true' });
         await again.claimForRun(id);
         await again.finishRun(id, ended('completed'));
@@ -578,10 +599,58 @@ export function taskStoreContract(database: string, lab: TaskStoreLab): void {
         await store.create({ title: 'kept' });
         for (const statement of newerMinor) await lab.run(url, statement);
         await lab.run(url, 'update schema_version set major = 2, minor = 0');
-        await assert.rejects(openTaskStore({ url, clock }), refusal('database_newer'));
+        await assert.rejects(openTaskStore({ url, device, clock }), refusal('database_newer'));
         await lab.run(url, 'drop table schema_version');
-        await assert.rejects(openTaskStore({ url, clock }), refusal('database_newer'));
+        await assert.rejects(openTaskStore({ url, device, clock }), refusal('database_newer'));
         assert.equal((await store.stats()).total, 1);
+      }));
+
+    test('is of one device: another one is told whose it is, and changes nothing', () =>
+      inStore(async (store, clock, url) => {
+        const made = await store.create({ title: 'running', command: 'true' });
+        const running = await store.claimForRun(made.id);
+        for (const name of ['stranger', device.name])
+          await assert.rejects(
+            openTaskStore({ url, device: { ...stranger, name }, clock }),
+            refusal('database_in_use', /another device: home \(12D3KooWHome\)$/),
+          );
+        assert.deepEqual(await store.get(made.id), running);
+        // A new name makes no other device of it, and is the one that is told.
+        await (await openTaskStore({ url, device: { ...device, name: 'renamed' }, clock })).close();
+        await assert.rejects(
+          openTaskStore({ url, device: stranger, clock }),
+          refusal('database_in_use', /renamed \(12D3KooWHome\)$/),
+        );
+      }));
+
+    test('is of one of several devices that start on it at the same instant', async () => {
+      const url = await lab.newUrl();
+      const opener = fileURLToPath(import.meta.resolve('./task-store-opener.contract.ts'));
+      const devices = await Promise.all(
+        Array.from({ length: 4 }, async (_, n) => {
+          const forked = fork(opener, [url, `device-${n}`]);
+          await once(forked, 'message');
+          return forked;
+        }),
+      );
+      const outcomes = await Promise.all(
+        devices.map(async (forked) => {
+          const told = once(forked, 'message');
+          forked.send('open');
+          return String((await told)[0]);
+        }),
+      );
+      const refused = Array.from({ length: devices.length - 1 }, () => 'database_in_use');
+      assert.deepEqual(outcomes.toSorted(), [...refused, 'opened']);
+    });
+
+    test('is of another device once it was given up by hand', () =>
+      inStore(async (store, clock, url) => {
+        const { id } = await store.create({ title: 'inherited' });
+        await lab.run(url, 'delete from task_home');
+        await using heir = await openTaskStore({ url, device: stranger, clock });
+        assert.equal((await heir.get(id)).title, 'inherited');
+        await assert.rejects(openTaskStore({ url, device, clock }), refusal('database_in_use', /stranger/));
       }));
   });
 }

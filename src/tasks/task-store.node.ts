@@ -14,11 +14,14 @@ import {
   taskDraftSchema,
   taskFilterSchema,
   taskIdField,
+  taskIdPattern,
   taskJsonField,
   taskStatuses,
 } from '@cocoon-mesh/protocol';
 import type { Kysely } from 'kysely';
 import { sql } from 'kysely';
+import type { HomeDevice } from './task-home.node.ts';
+import { settleTaskHome } from './task-home.node.ts';
 import { parseSearch } from './search-words.ts';
 import { TaskIds } from './task-id.ts';
 import { checked } from './task-input.ts';
@@ -33,6 +36,8 @@ import { taskMigrations, taskSchemaMajor } from './task-tables.node.ts';
 export interface TaskStoreOptions {
   /** `sqlite:PATH`, `sqlite::memory:` or `postgres://…`; of this device alone. */
   readonly url: string;
+  /** Whose tasks they are; another device is refused. */
+  readonly device: HomeDevice;
   readonly clock: Clock;
   /** Called after each change; `task` is null for one that was deleted. */
   readonly onChange?: (news: TaskNews) => void;
@@ -86,9 +91,7 @@ const maxTurns = 20;
 /** Ranks say little further down, and snippets cost. */
 const maxFound = 200;
 const maxErrorLength = 1_000;
-const interrupted = 'The device stopped while the task ran';
-
-/** @throws MeshError usage | database_corrupt | database_newer | storage_full | storage_failed */
+/** @throws MeshError usage | database_in_use | database_corrupt | database_newer | storage_full | storage_failed */
 export async function openTaskStore(options: TaskStoreOptions): Promise<TaskStore> {
   const kind = options.url.startsWith('sqlite:') ? 'sqlite' : 'postgres';
   const db = await openDatabase<TaskTables>({
@@ -98,6 +101,12 @@ export async function openTaskStore(options: TaskStoreOptions): Promise<TaskStor
     setting: 'COCOON_DATABASE_URL',
     major: taskSchemaMajor,
   });
+  try {
+    await settleTaskHome(db, options.device);
+  } catch (thrown) {
+    await db.destroy();
+    throw thrown;
+  }
   return new TaskStore(db, taskSearch(kind), options);
 }
 
@@ -163,7 +172,8 @@ export class TaskStore implements AsyncDisposable {
 
   /** @throws MeshError task_not_found | bad_task for what is no id */
   async get(id: string): Promise<Task> {
-    return toTask(await this.#row(id));
+    const rows = this.#rows(id);
+    return toTask(onlyRow(Array.isArray(rows) ? rows : await rows));
   }
 
   /**
@@ -342,33 +352,15 @@ export class TaskStore implements AsyncDisposable {
     });
   }
 
-  /** By the table. */
+  /** By the table, with a command: what somebody does by hand goes on without the device. */
   async running(): Promise<Task[]> {
     const rows = await this.#db
       .selectFrom('task')
       .select(taskColumns)
       .where('status', '=', 'running')
+      .where('command', '!=', '')
       .execute();
     return rows.map(toTask);
-  }
-
-  /** At the start: what is running by the table was cut off, and is never run again by itself. Their ids. */
-  async markInterrupted(): Promise<readonly string[]> {
-    const now = this.#clock.now();
-    const rows = await this.#db
-      .updateTable('task')
-      .set({
-        status: 'failed',
-        error: interrupted,
-        finished_at: now,
-        updated_at: now,
-        version: sql`version + 1`,
-      })
-      .where('status', '=', 'running')
-      .returning(taskColumns)
-      .execute();
-    for (const row of rows) this.#tell(row);
-    return rows.map(({ id }) => id);
   }
 
   /** Idempotent. */
@@ -381,13 +373,11 @@ export class TaskStore implements AsyncDisposable {
   }
 
   async #row(id: string): Promise<StoredTask> {
-    const [row] = await this.#statements.run(
-      'get',
-      (db, slot) => db.selectFrom('task').select(taskColumns).where('id', '=', slot<string>('id')).compile(),
-      { id: checkedId(id) },
-    );
-    if (!row) throw new MeshError('task_not_found');
-    return row;
+    return onlyRow(await this.#rows(id));
+  }
+
+  #rows(id: string): StoredTask[] | Promise<StoredTask[]> {
+    return this.#statements.run<StoredTask>('get', selectById, { id: checkedId(id) });
   }
 
   /** @param version that the change was made from; without one it is made from whatever there is */
@@ -439,6 +429,16 @@ export class TaskStore implements AsyncDisposable {
   }
 }
 
+/** @throws MeshError task_not_found */
+function onlyRow([row]: readonly StoredTask[]): StoredTask {
+  if (!row) throw new MeshError('task_not_found');
+  return row;
+}
+
+function selectById(db: Kysely<TaskTables>, slot: Slot) {
+  return db.selectFrom('task').select(taskColumns).where('id', '=', slot<string>('id')).compile();
+}
+
 /** A place for the value of each. */
 function slots(columns: readonly (keyof StoredTask)[], slot: Slot) {
   return Object.fromEntries(columns.map((name) => [name, slot(name)])) as Record<keyof StoredTask, never>;
@@ -446,7 +446,10 @@ function slots(columns: readonly (keyof StoredTask)[], slot: Slot) {
 
 /** @throws MeshError bad_task */
 function checkedId(id: string): string {
-  return checked('bad_task', 'The id', taskIdField, id);
+  // Most are ids, and the schema takes as long to say so as SQLite to find the task.
+  return typeof id === 'string' && taskIdPattern.test(id)
+    ? id
+    : checked('bad_task', 'The id', taskIdField, id);
 }
 
 function hasEnded(status: TaskStatus): boolean {
@@ -462,6 +465,7 @@ function statusChangeError(from: TaskStatus, to: TaskStatus): MeshError {
   return new MeshError(
     'bad_status_change',
     from === to ? `The task is ${from} already` : `A task that is ${from} cannot become ${to}`,
+    hasEnded(from) ? {} : { hint: 'See it with `cocoon tasks show`; `cocoon tasks cancel` ends it.' },
   );
 }
 

@@ -8,7 +8,7 @@ import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import Sqlite from 'better-sqlite3';
 import { sql } from 'kysely';
 import { taskSearch } from './task-search.node.ts';
-import { refusal, taskStoreContract } from './task-store.contract.ts';
+import { device, refusal, taskStoreContract } from './task-store.contract.ts';
 import { TaskStore, openTaskStore } from './task-store.node.ts';
 import type { TaskTables } from './task-tables.node.ts';
 import { taskMigrations } from './task-tables.node.ts';
@@ -58,7 +58,7 @@ describe('a SQLite file of tasks', () => {
 
   test('can be read by its owner alone', async () => {
     const path = newPath();
-    await using store = await openTaskStore({ url: `sqlite:${path}`, clock: new SteppedClock() });
+    await using store = await openTaskStore({ url: `sqlite:${path}`, device, clock: new SteppedClock() });
     await store.create({ title: 'private' });
     const names = readdirSync(join(path, '..'));
     assert.ok(names.length > 1);
@@ -68,10 +68,10 @@ describe('a SQLite file of tasks', () => {
   test('that is none is refused', async () => {
     const clock = new SteppedClock();
     await assert.rejects(
-      openTaskStore({ url: `sqlite:${import.meta.filename}`, clock }),
+      openTaskStore({ url: `sqlite:${import.meta.filename}`, device, clock }),
       refusal('database_corrupt'),
     );
-    await assert.rejects(openTaskStore({ url: 'mysql://x', clock }), refusal('usage', /tasks/));
-    await assert.rejects(openTaskStore({ url: '', clock }), refusal('usage'));
+    await assert.rejects(openTaskStore({ url: 'mysql://x', device, clock }), refusal('usage', /tasks/));
+    await assert.rejects(openTaskStore({ url: '', device, clock }), refusal('usage'));
   });
 });

@@ -1,5 +1,5 @@
 /**
- * The table of tasks and the numbered migrations that make it, on SQLite and on PostgreSQL. A migration that was
+ * The tables of tasks and the numbered migrations that make it, on SQLite and on PostgreSQL. A migration that was
  * released is never changed. Within a major version they only add tables, and columns that are null or have a
  * default: an older program goes on reading and writing what it knows.
  */
@@ -39,8 +39,17 @@ export interface TaskTable {
   search: ColumnType<never, unknown, unknown>;
 }
 
+/** One row: the device whose tasks these are. */
+export interface TaskHomeTable {
+  /** Always 1. */
+  one: number;
+  peer_id: string;
+  name: string;
+}
+
 export interface TaskTables {
   task: TaskTable;
+  task_home: TaskHomeTable;
 }
 
 export function taskMigrations(kind: DatabaseKind): Readonly<Record<string, Migration>> {
@@ -49,6 +58,7 @@ export function taskMigrations(kind: DatabaseKind): Readonly<Record<string, Migr
       async up(db: Kysely<unknown>) {
         await (kind === 'sqlite' ? createOnSqlite(db) : createOnPostgres(db));
         await createIndexes(db);
+        await createHome(db);
         await recordSchemaVersion(db, { major: taskSchemaMajor, minor: 0 });
       },
     },
@@ -129,4 +139,12 @@ async function createIndexes(db: Kysely<unknown>): Promise<void> {
   await db.schema.createIndex('task_created').on('task').columns(['created_at', 'id']).execute();
   await db.schema.createIndex('task_updated').on('task').columns(['updated_at', 'id']).execute();
   await db.schema.createIndex('task_status').on('task').columns(['status', 'created_at', 'id']).execute();
+}
+
+async function createHome(db: Kysely<unknown>): Promise<void> {
+  await sql`create table task_home (
+    one integer primary key check (one = 1),
+    peer_id text not null,
+    name text not null
+  )`.execute(db);
 }

@@ -3,7 +3,7 @@ import { afterEach, before, describe, test } from 'node:test';
 import type { Engine, Mesh, ProvenPeer, TrustState } from '@cocoon-mesh/mesh';
 import { resetCodeOf } from '@cocoon-mesh/mesh';
 import { libdatachannelEngine } from '@cocoon-mesh/mesh/engines/libdatachannel.node.ts';
-import type { OwnerKeys, RevocationKind, Rights, SetupToken } from '@cocoon-mesh/protocol';
+import type { OwnerKeys, RevocationKind, Rights, SetupToken, SigningKey } from '@cocoon-mesh/protocol';
 import {
   ResetCode,
   adminRights,
@@ -15,6 +15,7 @@ import {
   limits,
   memberRights,
   narrowRights,
+  queryOpenSchema,
   ownerKeys,
   readSetupToken,
   rotateOwner,
@@ -29,6 +30,8 @@ import { MemoryStore, listed, membershipOf, newOwner, startPeer, when } from './
 
 /** How soon a right that was taken back has ended, signaling or not. */
 const cutLimitMs = 2_000;
+/** The header of a query. */
+const question = encode(queryOpenSchema, { type: 'search_knowledgebase' });
 
 const services = [
   { name: 'web', type: 'http' },
@@ -159,7 +162,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       );
       for (const protocol of [streamProtocols.query, streamProtocols.tasks])
         server.mesh.handle(protocol, () => assert.fail('a guest got through'));
-      assert.equal(await outcome(laptop, server, streamProtocols.query), ResetCode.denied);
+      assert.equal(await outcome(laptop, server, streamProtocols.query, question), ResetCode.denied);
       const header = encode(tasksOpenSchema, { verb: 'read' });
       assert.equal(await outcome(laptop, server, streamProtocols.tasks, header), ResetCode.denied);
       const heard = await peerAt(server, laptop);
@@ -171,7 +174,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       const { server, laptop } = await sharedServer();
       await laptop.mesh.ping(server.key.peerId);
       laptop.mesh.handle(streamProtocols.query, () => assert.fail('the cocoon got through'));
-      assert.equal(await outcome(server, laptop, streamProtocols.query), ResetCode.denied);
+      assert.equal(await outcome(server, laptop, streamProtocols.query, question), ResetCode.denied);
       assert.deepEqual((await peerAt(laptop, server)).rights, []);
     });
 
@@ -229,7 +232,7 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
       await when(laptop.mesh, 'devices', () => laptop.mesh.resolve(server.key.peerId).services.length === 1);
       assert.equal(hasSession(server, laptop), true);
       assert.deepEqual((await peerAt(server, laptop)).rights, narrowRights(['wiki'], []));
-      assert.equal(await outcome(laptop, server, streamProtocols.query), ResetCode.denied);
+      assert.equal(await outcome(laptop, server, streamProtocols.query, question), ResetCode.denied);
     });
 
     test('holds on to what its own policy forbids, whatever the rights', async () => {
@@ -387,6 +390,27 @@ describe('owners and what they share', { timeout: 120_000 }, () => {
     store.isFull = false;
     await desk.mesh.tellOwner(undefined, list);
     assert.deepEqual(store.trust?.owners[root.id]?.revocations, list);
+  });
+
+  test('neither is a membership, a share or a claim that could not be stored', async () => {
+    const unstored = { code: 'storage_failed' };
+    const { server } = await sharedServer();
+    const [deskKey, friendKey] = [await generateSigningKey(), await generateSigningKey()];
+    const full = async (owner: OwnerKeys, { peerId }: SigningKey): Promise<FillingStore> => {
+      const store = new FillingStore(await membershipOf(owner, peerId));
+      store.isFull = true;
+      return store;
+    };
+    const desk = await start('desk', root, { key: deskKey, store: await full(root, deskKey) });
+    await listed(desk.mesh, server.key.peerId);
+    const proof = await membershipOf(root, server.key.peerId, { serial: 2 });
+    await assert.rejects(desk.mesh.issueMembership(server.key.peerId, proof), unstored);
+    const [claimed] = desk.mesh.shares();
+    assert.ok(claimed);
+    await assert.rejects(desk.mesh.issueShare(await signShare(root, claimed, 1, seconds())), unstored);
+    const other = await newOwner();
+    const friend = await start('friend', other, { key: friendKey, store: await full(other, friendKey) });
+    await assert.rejects(friend.mesh.claim(await tokenFor(server), other), unstored);
   });
 
   test('a device that says that it signs is not believed without the right that the secret gives', async () => {

@@ -5,10 +5,12 @@ import {
   concat,
   encode,
   queryOpenSchema,
+  queryTypes,
   streamProtocols,
   tasksOpenSchema,
   utf8,
 } from '@cocoon-mesh/protocol';
+import type { QueryType } from '@cocoon-mesh/protocol';
 import type { Caller } from './caller.ts';
 import { outcome } from './caller.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
@@ -99,6 +101,13 @@ export const guestOfCapability: Cells = {
   'capability embeddings': letIn,
 };
 
+/** Searches what the device knows, and asks nothing else. */
+export const guestOfKnowledge: Cells = {
+  ...guestOfCapability,
+  query: 'search_knowledgebase',
+  'capability embeddings': 'denied',
+};
+
 export const services = ['web', 'hidden', 'db'];
 
 export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string): Promise<Cells> {
@@ -119,7 +128,8 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
     'proxy web': await peer.proxy(peerId, 'web'),
     'proxy hidden': await peer.proxy(peerId, 'hidden'),
     'forward db': await peer.forward(peerId, 'db'),
-    query: await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type: 'list_tasks' })),
+    // Whoever gets no session is refused before its question is read, and a device writes down thirty refusals only.
+    query: await everyQuery(peer, peerId, session === 'ok' ? queryTypes : ['list_tasks']),
     'capability embeddings': await capability('embeddings'),
     'capability llm.chat': await capability('llm.chat'),
     'read tasks': await tasks('read'),
@@ -136,6 +146,17 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
       return [...codes].join(' ');
     }),
   };
+}
+
+/** Documents are no less private than tasks: one word when all types are answered alike, else those that are let in. */
+async function everyQuery(peer: Caller, peerId: string, types: readonly QueryType[]): Promise<string> {
+  const answers = new Map<string, string>();
+  for (const type of types)
+    answers.set(type, await peer.stream(peerId, streamProtocols.query, encode(queryOpenSchema, { type })));
+  const kinds = new Set(answers.values());
+  if (kinds.size === 1) return [...kinds].join();
+  const told = [...answers].filter(([, answer]) => answer !== 'denied');
+  return told.map(([type, answer]) => (answer === answered ? type : `${type}: ${answer}`)).join(' ');
 }
 
 export interface AuditLine {

@@ -1,11 +1,14 @@
 /*
  * Who may do what at one cocoon, cell by cell, against installed daemons. `box` belongs to the owner of `laptop`,
  * which holds the secret, and is shared: wholly with one owner, with its service `web` with a second, with its
- * capability `embeddings` with a third. What a person does with a command is done with the command; streams that no
+ * capability `embeddings` with a third, with `knowledgebase` with a fourth. What a person does with a command is done with the command; streams that no
  * command of this version opens are opened by a peer of the same owner.
  */
 
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
   browser,
@@ -14,6 +17,7 @@ import {
   enrolled,
   everything,
   guestOfCapability,
+  guestOfKnowledge,
   guestOfService,
   nothing,
   refusedWith,
@@ -183,6 +187,30 @@ describe('the access matrix', () => {
       web: 3,
       hidden: 3,
     });
+  });
+
+  test('a guest of the knowledge base searches that and asks nothing else', async () => {
+    const documents = await mkdtemp(join(tmpdir(), 'cocoon-documents-'));
+    parts.defer(() => rm(documents, { recursive: true, force: true }));
+    await writeFile(join(documents, 'notes.md'), '# Notes\n\nThe numbat sleeps at night.\n');
+    await box.json('kb', 'add', documents);
+    const { device, peer } = await guest('nora', '--capability', 'knowledgebase');
+    assert.deepEqual(await cellsOf(peer, box, laptop.peerId), guestOfKnowledge);
+    const name = await foreignName(device, box.peerId);
+    assert.deepEqual(await byCommand(device, name), { ping: 0, web: 3, hidden: 3 });
+    const search = ['kb', 'search', 'numbat', '--device', name, '--timeout', '20s'];
+    const { rows } = await device.json<{ rows: { device: string; snippet: string }[] }>(...search);
+    assert.deepEqual([rows.length, rows[0]?.device], [1, name]);
+    assert.match(rows[0]?.snippet ?? '', /numbat sleeps/);
+    assert.deepEqual(await failure(device.home, ['tasks', 'list', '--device', name]), {
+      code: 'denied',
+      exit: 4,
+    });
+    // Of a guest of another capability nothing is found.
+    const other = await guest('olga', '--capability', 'embeddings');
+    const foreign = await foreignName(other.device, box.peerId);
+    const refused = await failure(other.device.home, [...search.slice(0, 3), '--device', foreign]);
+    assert.deepEqual(refused, { code: 'denied', exit: 4 });
   });
 
   test('a revoked owner is a stranger again', async () => {

@@ -4,10 +4,12 @@
  */
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { execFile, spawnSync } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import type { CocoonProcess } from './cocoon-process.ts';
 import { failure, meshOfTwo } from './cocoon-process.ts';
 
@@ -25,7 +27,10 @@ interface Indexed {
   readonly changed: number;
   readonly unchanged: number;
   readonly removed: number;
+  readonly examples: readonly { readonly reason: string }[];
 }
+
+const withTerminal = spawnSync('script', ['--version']).status === 0;
 
 let laptop: CocoonProcess;
 let server: CocoonProcess;
@@ -98,6 +103,30 @@ describe('the knowledge base', () => {
       stdout,
     );
   });
+
+  test('holds no key of a cocoon, whatever was added', async () => {
+    const token = (await readFile(join(laptop.home, 'gateway.token'), 'utf8')).trim();
+    for (const path of [laptop.home, join(laptop.home, 'secret'), join(laptop.home, 'gateway.token')]) {
+      const { examples } = await laptop.json<Indexed>('kb', 'add', path);
+      assert.deepEqual(
+        examples.map(({ reason }) => reason),
+        ['home_of_a_cocoon'],
+        path,
+      );
+    }
+    for (const hit of await search(server, token)) assert.ok(!hit.file.startsWith(laptop.home), hit.file);
+  });
+
+  test(
+    'says on a terminal how far it is',
+    { skip: withTerminal ? false : 'no script (util-linux)' },
+    async () => {
+      const line = `npx cocoon kb add '${notes}' --home '${server.home}'`;
+      const { stdout } = await promisify(execFile)('script', ['-qec', line, '/dev/null'], { cwd: root });
+      assert.match(stdout, /\d+ files looked at, \d+ indexed/);
+      assert.match(stdout, /files added/);
+    },
+  );
 
   test('is off where it was switched off', async () => {
     await server.restart({ args: [...serverArgs, '--disable-capability', 'knowledgebase'] });

@@ -158,7 +158,7 @@ interface Verdict {
   readonly code: string | null;
 }
 
-/** What a device wrote down about peers that came to it. */
+/** What a device wrote down about a peer that came to it: of one peer no more than thirty refusals of a kind a minute. */
 class Verdicts {
   readonly #file: string;
   readonly #peerId: string;

@@ -4,18 +4,24 @@
  */
 
 import assert from 'node:assert/strict';
+import { execFile, spawnSync } from 'node:child_process';
+import { resolve as absolute } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import type { Stream } from '@cocoon-mesh/mesh';
 import { readMessages, writeMessage } from '@cocoon-mesh/mesh';
-import type { DeviceAnswer, QueryPart, Task } from '@cocoon-mesh/protocol';
+import type { DeviceAnswer, QueryPart, QueryRow, Task } from '@cocoon-mesh/protocol';
 import { limits, queryPartSchema, queryRequestSchema, streamProtocols } from '@cocoon-mesh/protocol';
 import { CocoonProcess, enroll, sees } from './cocoon-process.ts';
 import { bytesThroughSignaling } from './signaling-metrics.ts';
 import { TaskClient } from './task-client.ts';
 import { WirePeer } from './wire-peer.ts';
+
+const root = absolute(import.meta.dirname, '../..');
+const withTerminal = spawnSync('script', ['--version']).status === 0;
 
 interface Part {
   readonly device: string;
@@ -200,6 +206,56 @@ describe('a question to many devices', () => {
     assert.equal(result.devices.find(({ name }) => name === 'odd')?.count, 1);
   });
 
+  test('is answered by the others when one finds what is no passage and no task', async () => {
+    const { value } = row('odd');
+    const passage = { file: 'a', heading: '', line: 1, snippet: '', score: 1, space: 'x' };
+    for (const [type, good, bad] of [
+      ['search_tasks', { ...value, snippet: '' }, value],
+      ['search_knowledgebase', passage, { ...passage, line: '\u001b[2J' }],
+    ] as const) {
+      const answers = async (found: QueryRow['value']) => {
+        odd.answer = async (_, send) =>
+          send({ kind: 'part', seq: 0, rows: [{ key: [1], at: '1', value: found }], is_final: true });
+        const devices = ['odd', 'server'];
+        const { result } = await ask({ query_type: type, params: { text: 'nothing' }, devices });
+        return result.devices.map(({ status, error }) => error?.code ?? status);
+      };
+      assert.deepEqual(await answers(good), ['ok', 'ok'], type);
+      assert.deepEqual(await answers(bad), ['bad_message', 'ok'], type);
+    }
+  });
+
+  test('steers no terminal of whoever asks', async () => {
+    const steering = '\u001b]0;mine\u0007\u001b[2J';
+    const { key, at, value } = row('odd');
+    const rows = [
+      { key, at, value: { ...value, created_at: steering, error: steering, labels: [steering] } },
+    ];
+    odd.answer = async (_, send) => send({ kind: 'part', seq: 0, rows, is_final: true });
+    for (const args of [
+      ['tasks', 'list'],
+      ['query', 'list_tasks'],
+    ]) {
+      const { stdout, stderr } = await laptop.command([...args, '--device', 'odd']);
+      assert.match(stdout, /odd/);
+      assert.ok(!`${stdout}${stderr}`.includes('\u001b'), args.join(' '));
+    }
+  });
+
+  test(
+    'shows on a terminal who has not answered yet',
+    { skip: withTerminal ? false : 'no script (util-linux)' },
+    async () => {
+      odd.answer = async (_, send) => {
+        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        await send({ kind: 'part', seq: 0, rows: [], is_final: true });
+      };
+      const line = `npx cocoon tasks list --all --timeout 20s --home '${laptop.home}'`;
+      const { stdout } = await promisify(execFile)('script', ['-qec', line, '/dev/null'], { cwd: root });
+      assert.match(stdout, /2 of 3 devices answered, \d+ rows, waiting for odd/);
+    },
+  );
+
   test('ends at every device when the asker goes away', async () => {
     const begun = Promise.withResolvers<void>();
     const cancelled = Promise.withResolvers<void>();
@@ -246,8 +302,10 @@ describe('bad input at the gateway', () => {
 
   test('is refused with a code, and nothing is written', async () => {
     const total = async () => (await laptop.json<{ total: number }>('tasks', 'stats')).total;
+    const id = await client.add('target');
+    const ended = await client.add('ended');
+    await client.ask('POST', `/tasks/${ended}/cancel`);
     const before = await total();
-    const id = (await client.list('?limit=1&device=laptop')).tasks[0]?.id ?? '';
     const rows: readonly (readonly [string, string, unknown, number, string])[] = [
       ['POST', '/tasks', { title: 'x'.repeat(10 * 1024 * 1024) }, 413, 'message_too_large'],
       ['POST', '/tasks', { title: 'x', input: deep(100) }, 400, 'bad_task'],
@@ -258,7 +316,8 @@ describe('bad input at the gateway', () => {
       ['GET', '/tasks/nonsense', undefined, 400, 'usage'],
       ['GET', `/tasks/${unknown}`, undefined, 404, 'task_not_found'],
       ['PATCH', `/tasks/${id}`, { status: 'finished' }, 400, 'bad_task'],
-      ['PATCH', `/tasks/${id}`, { status: 'completed' }, 409, 'bad_status_change'],
+      ['PATCH', `/tasks/${ended}`, { status: 'completed' }, 409, 'bad_status_change'],
+      ['POST', '/tasks', { title: 'x', run: true }, 400, 'bad_task'],
       ['PATCH', `/tasks/${id}`, { version: 99, title: 'newer' }, 409, 'task_conflict'],
       ['DELETE', `/tasks/${sql.replaceAll('/', '')}`, undefined, 400, 'usage'],
       ['GET', '/aggregate/tasks?status=finished', undefined, 400, 'bad_filter'],

@@ -230,6 +230,41 @@ describe('a database that is away', () => {
   });
 });
 
+describe('a database that has the tasks of another device', () => {
+  test('is left alone: what runs goes on there, and the second device does without tasks and says why', async () => {
+    const { id } = await laptop.json<{ id: string }>(
+      'tasks',
+      'add',
+      '--title=long',
+      '--command=sleep 600',
+      '--run',
+    );
+    const second = await enroll(laptop, {
+      name: 'second',
+      engine,
+      env: { COCOON_DATABASE_URL: `sqlite:${join(laptop.home, 'tasks.db')}` },
+    });
+    try {
+      assert.deepEqual(await failure(second.home, ['tasks', 'list']), { code: 'database_in_use', exit: 1 });
+      const { stdout } = await second.command(['doctor']);
+      assert.match(
+        stdout,
+        /tasks: they cannot be kept: .*another device: laptop \(12D3\w+\) \(database_in_use\)/,
+      );
+      assert.match(stdout, /→ .*COCOON_DATABASE_URL/);
+      // Everything else works, and it answers for no task of the other.
+      await sees(laptop, 'second');
+      assert.equal((await second.command(['ping', 'laptop', '--count', '1'])).code, 0);
+      const { devices } = await clients.laptop.list('?device=second,laptop&limit=1&timeout_ms=20000');
+      assert.deepEqual(statuses(devices), ['laptop ok', 'second error']);
+      assert.equal((await laptop.json<{ status: string }>('tasks', 'show', id)).status, 'running');
+    } finally {
+      await second[Symbol.asyncDispose]();
+      await laptop.json('tasks', 'cancel', id);
+    }
+  });
+});
+
 describe('bad input on the command line', () => {
   test('is refused with a code and what to do, and writes nothing', async () => {
     const unknown = '0193b5a0-7c1e-7a33-9c55-0f3c1de1a001';
