@@ -14,6 +14,7 @@ import type { Finding } from './doctor.ts';
 import { runForward } from './forward.ts';
 import type { Gateway } from './gateway/gateway.ts';
 import type { Knowledge } from './knowledge.ts';
+import type { Plugins } from './plugins.ts';
 import type { OwnerCommands } from './owner-commands.ts';
 import type { Reach } from './reach.ts';
 import { parseService } from './service-spec.ts';
@@ -28,6 +29,7 @@ export interface CommandsOptions {
   readonly clock: Clock;
   readonly owner: OwnerCommands;
   readonly knowledge: Knowledge;
+  readonly plugins: Plugins;
   readonly home: string;
   readonly engine: string;
   readonly version: string;
@@ -77,6 +79,10 @@ export class Commands {
   }
 
   /** What this device has indexed. */
+  get plugins(): Plugins {
+    return this.#options.plugins;
+  }
+
   get knowledge(): Knowledge {
     return this.#options.knowledge;
   }

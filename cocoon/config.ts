@@ -12,6 +12,7 @@ import { splitPaths } from '@cocoon-mesh/plugins/path-list.node.ts';
 import type { CommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseCommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseIceServers } from './ice-servers.ts';
+import type { ModelSettings } from './models.ts';
 import { isMissing } from './key-file.ts';
 import type { ServiceSpec } from './service-spec.ts';
 import { assertName, parseServices } from './service-spec.ts';
@@ -51,6 +52,8 @@ export interface DeviceSettings {
   /** Folders of plugins: those by flag, and those of the variable or the file. */
   readonly pluginFlags: readonly string[];
   readonly pluginPaths: readonly string[];
+  /** What embeds and chats here. */
+  readonly models: ModelSettings;
   /** Who of them may. */
   readonly remoteTasks: readonly RemoteTaskRunner[];
   /** `sqlite:PATH` or `postgres://…`; null: `tasks.db` of the home. */
@@ -137,6 +140,14 @@ export function deviceSettings(
     disabledCapabilities: list(flags.disableCapability, 'disable_capabilities'),
     pluginFlags: flags.plugin ?? [],
     pluginPaths: list(undefined, 'plugins').flatMap(splitPaths),
+    models: {
+      embeddingModel: text(undefined, 'embedding_model') ?? null,
+      llmProvider: text(undefined, 'llm_provider') ?? null,
+      llmModel: text(undefined, 'llm_model') ?? null,
+      // From the environment only: a file is read by too many.
+      llmApiKey: environment['COCOON_LLM_API_KEY'] || null,
+      ollamaHost: environment['OLLAMA_HOST'] || null,
+    },
     remoteTasks: parseRunners(list(undefined, 'remote_tasks')),
     databaseUrl: parseDatabaseUrl(text(undefined, 'database_url')),
     taskCommands: parseCommandPolicy(file.task_commands),

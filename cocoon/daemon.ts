@@ -248,6 +248,7 @@ async function build(
     clock,
     owner: owner.commands,
     knowledge: features.knowledge,
+    plugins: features.plugins,
     home: home.path,
     engine: engine.name,
     version,

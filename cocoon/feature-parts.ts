@@ -3,7 +3,7 @@
  * the queries that ask both, the same questions to all devices, and capabilities.
  */
 
-import type { LocalCapabilities } from '@cocoon-mesh/capabilities';
+import type { LocalCapabilities, RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Device, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, streamProtocols } from '@cocoon-mesh/protocol';
@@ -20,6 +20,8 @@ import type { Home } from './home.ts';
 import { Knowledge } from './knowledge.ts';
 import { LatePart } from './late-part.ts';
 import type { Log } from './logs.ts';
+import { Models } from './models.ts';
+import { Plugins } from './plugins.ts';
 import { QueryService } from './queries/query-service.ts';
 import { switchedOff, taskAnswerers } from './queries/query-sources.ts';
 import type { Denied } from './reach.ts';
@@ -51,9 +53,12 @@ export class FeatureParts implements FeatureRoutes {
   readonly queries: QueryService;
   readonly knowledge: Knowledge;
   readonly capabilities: Capabilities;
+  readonly plugins: Plugins;
+  readonly requestCapability: RequestCapability;
   readonly clock: Clock;
   readonly #options: FeaturePartsOptions;
   readonly #queryServer: QueryServer;
+  readonly #models: Models;
   readonly #tasks: LatePart<OpenTasks>;
   readonly #watchers = new Set<Watcher>();
 
@@ -84,13 +89,33 @@ export class FeatureParts implements FeatureRoutes {
     mesh.handle(streamProtocols.query, this.#queryServer.handle);
     this.queries = new QueryService(mesh, this.#queryServer, clock);
     this.capabilities = new Capabilities(options);
+    this.requestCapability = this.capabilities.request;
+    const { local, settings, home } = options;
+    this.#models = new Models({
+      local,
+      settings: { ...settings.models, disabledCapabilities: settings.disabledCapabilities },
+      device: mesh.peerId,
+      clock,
+    });
+    this.plugins = new Plugins({
+      home,
+      settings,
+      local,
+      clock,
+      log,
+      requestCapability: this.requestCapability,
+    });
+    this.#queryServer.answer('custom', this.plugins.answerer);
   }
 
   /** Databases are opened; one that is away is tried again. */
   start(): void {
     if (this.#has('tasks')) void this.#tasks.start();
     this.knowledge.start();
+    this.plugins.start();
   }
+
+  readonly modelDevices = () => this.capabilities.modelDevices();
 
   readonly watchTasks: WatchTasks = (changed) => {
     this.#watchers.add(changed);
@@ -108,7 +133,12 @@ export class FeatureParts implements FeatureRoutes {
   async close(): Promise<void> {
     this.#queryServer.close();
     this.capabilities.close();
-    await Promise.all([this.#tasks.close(), this.knowledge.close()]);
+    await Promise.all([
+      this.#tasks.close(),
+      this.knowledge.close(),
+      this.plugins.close(),
+      this.#models.close(),
+    ]);
   }
 
   #has(protocol: string): boolean {

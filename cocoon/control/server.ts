@@ -64,6 +64,9 @@ const routes: Readonly<Record<string, Route>> = {
   'POST /services/remove': (commands, { name }) => commands.removeService(text(name)),
   'POST /open': (commands, { target }) => commands.open(target === null ? null : text(target)),
   'GET /doctor': (commands) => commands.doctor(),
+  'GET /plugins': (commands) => commands.plugins.list(),
+  'POST /plugins': (commands, { path }) => commands.plugins.add(text(path)),
+  'POST /plugins/remove': (commands, { name }) => commands.plugins.remove(text(name)),
   'GET /kb': (commands) => commands.knowledge.list(),
   'POST /kb/remove': (commands, { paths }) => commands.knowledge.remove(texts(paths)),
 };

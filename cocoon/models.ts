@@ -1,0 +1,52 @@
+/** The models of this device: embeddings always, at least lexical ones; chat where a provider is configured. */
+
+import { chatProvider, embeddingsProvider } from '@cocoon-mesh/ai';
+import type { LocalCapabilities, Provider } from '@cocoon-mesh/capabilities';
+import type { Clock } from '@cocoon-mesh/protocol';
+
+export interface ModelSettings {
+  /** COCOON_EMBEDDING_MODEL; null: lexical. */
+  readonly embeddingModel: string | null;
+  /** COCOON_LLM_PROVIDER; null: no chat. */
+  readonly llmProvider: string | null;
+  readonly llmModel: string | null;
+  /** For base URLs; goes nowhere else. */
+  readonly llmApiKey: string | null;
+  /** As Ollama itself reads it. */
+  readonly ollamaHost: string | null;
+}
+
+export interface ModelsOptions {
+  readonly local: LocalCapabilities;
+  readonly settings: ModelSettings & { readonly disabledCapabilities: readonly string[] };
+  /** PeerId. */
+  readonly device: string;
+  readonly clock: Clock;
+}
+
+export class Models {
+  readonly #providers: readonly Provider[];
+
+  constructor({ local, settings, device, clock }: ModelsOptions) {
+    const { llmApiKey: apiKey, ollamaHost, disabledCapabilities: disabled } = settings;
+    const embeddings = disabled.includes('embeddings')
+      ? null
+      : embeddingsProvider({ setting: settings.embeddingModel, apiKey, ollamaHost, device, clock });
+    const chat = disabled.includes('llm.chat')
+      ? null
+      : chatProvider({
+          provider: settings.llmProvider,
+          model: settings.llmModel,
+          apiKey,
+          ollamaHost,
+          clock,
+        });
+    this.#providers = [embeddings, chat].filter((provider) => provider !== null);
+    for (const provider of this.#providers) local.add(provider);
+  }
+
+  /** Processes of models end. Idempotent. */
+  async close(): Promise<void> {
+    await Promise.all(this.#providers.map((provider) => provider.close()));
+  }
+}
