@@ -18,6 +18,7 @@ import { signalStrays, taskMark } from './strays.node.ts';
 import type { RunnableTasks } from './runner.node.ts';
 import { TaskFiles } from './task-files.node.ts';
 import { openTaskStore } from './task-store.node.ts';
+import { interrupted } from './task-run.node.ts';
 
 let home = '';
 let tasks = new TasksInMemory();
@@ -323,7 +324,7 @@ test(
     await runner.close();
     assert.ok(performance.now() - asked < 5000);
     assert.deepEqual(await groupMembers(group), []);
-    assert.deepEqual([(await over).status, (await over).error], ['failed', 'interrupted']);
+    assert.deepEqual([(await over).status, (await over).error], ['failed', interrupted]);
   },
 );
 
@@ -353,7 +354,7 @@ test(
     runner = await start();
     assert.deepEqual(await groupMembers(group), []);
     assert.equal(await signalStrays(taskMark(task.id), 0, 0), 0);
-    assert.deepEqual([tasks.get(task.id).status, tasks.get(task.id).error], ['failed', 'interrupted']);
+    assert.deepEqual([tasks.get(task.id).status, tasks.get(task.id).error], ['failed', interrupted]);
     assert.equal(await began(), 'x\n');
   },
 );
@@ -405,5 +406,5 @@ test('runs stand in the store of the device as they ended', async () => {
   const last = await store.create({ title: 'last', command: 'sleep 1000' });
   await runner.run(last);
   await runner.close();
-  assert.equal((await store.get(last.id)).error, 'interrupted');
+  assert.equal((await store.get(last.id)).error, interrupted);
 });

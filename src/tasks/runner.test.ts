@@ -14,6 +14,7 @@ import type { RunnerOptions } from './runner.node.ts';
 import { TaskRunner } from './runner.node.ts';
 import { TaskFiles } from './task-files.node.ts';
 import type { ProcessExit, ProcessSpec, StartProcess } from './task-process.node.ts';
+import { interrupted } from './task-run.node.ts';
 
 /** Ends when it is told to, and notes what is done to it. */
 class PretendedProcess {
@@ -516,7 +517,7 @@ describe('a store that does not answer', () => {
       throw new Error('the answer was lost');
     };
     await assert.rejects(runner.run(task), /the answer was lost/);
-    assert.equal((await over(task.id)).error, 'interrupted');
+    assert.equal((await over(task.id)).error, interrupted);
     assert.deepEqual(processes, [other]);
     await turn();
     assert.equal(tasks.get(otherId).status, 'running', 'what runs is no leftover');
@@ -558,7 +559,7 @@ describe('a shutdown', () => {
     assert.deepEqual(process.signals, ['SIGTERM', 'SIGCONT', 'SIGKILL']);
     await closed;
     assert.deepEqual(await followed, []);
-    assert.deepEqual([tasks.get(id).status, tasks.get(id).error], ['failed', 'interrupted']);
+    assert.deepEqual([tasks.get(id).status, tasks.get(id).error], ['failed', interrupted]);
     assert.equal(tasks.get(cancelled.id).status, 'cancelled');
     assert.equal(tasks.get(waiting.id).status, 'pending');
     assert.equal(processes.length, 2);
@@ -578,7 +579,7 @@ test('what was running by the table at the start was interrupted, and never runs
   const running = tasks.add(newTask({ status: 'running' }));
   const pending = tasks.add(newTask());
   const next = await start();
-  assert.equal(tasks.get(running.id).error, 'interrupted');
+  assert.equal(tasks.get(running.id).error, interrupted);
   assert.equal(tasks.get(pending.id).status, 'pending');
   assert.deepEqual(processes, []);
   await next.close();

@@ -192,7 +192,7 @@ export class TaskRun {
 }
 
 /** The error of a task whose device stopped while it ran. */
-export const interrupted = 'interrupted';
+export const interrupted = 'Interrupted: the device stopped while the task ran.';
 
 /** Whoever looks for a line that is not there should know why. */
 function withGaps(error: string | null, { message }: Error): string {

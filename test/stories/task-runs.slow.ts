@@ -17,6 +17,8 @@ import type { Task } from '@cocoon-mesh/protocol';
 import { CocoonProcess, bin, command, full, sees } from './cocoon-process.ts';
 import { TaskClient } from './task-client.ts';
 
+const interrupted = 'Interrupted: the device stopped while the task ran.';
+
 const MiB = 1024 * 1024;
 const limitMs = 60_000;
 const engine = 'libdatachannel';
@@ -481,7 +483,7 @@ describe('a daemon that ends while a task runs', () => {
     await server.restart();
     tasks = new TaskClient(server);
     const { status, error } = await shown(id);
-    assert.deepEqual([status, error], ['failed', 'interrupted']);
+    assert.deepEqual([status, error], ['failed', interrupted]);
     assert.equal(await countOf(id), 'x\n');
   });
 
@@ -495,7 +497,7 @@ describe('a daemon that ends while a task runs', () => {
     tasks = new TaskClient(server);
     for (const { id, mark } of running) {
       const { status, error, exit_code: code } = await shown(id);
-      assert.deepEqual([status, error, code], ['failed', 'interrupted', null]);
+      assert.deepEqual([status, error, code], ['failed', interrupted, null]);
       assert.deepEqual(left(mark), []);
       assert.equal(await countOf(id), 'x\n');
       const again = await refusal(server, ['tasks', 'run', id]);
