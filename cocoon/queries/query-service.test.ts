@@ -5,6 +5,7 @@ import type { Json, QueryType } from '@cocoon-mesh/protocol';
 import { systemClock } from '@cocoon-mesh/protocol';
 import { QueryServer } from '@cocoon-mesh/query';
 import type { QueryAsk } from './query-service.ts';
+import { sampleTaskRow } from '@cocoon-mesh/protocol/sample-messages.ts';
 import { QueryService } from './query-service.ts';
 
 const { signal } = new AbortController();
@@ -32,22 +33,7 @@ function ask(type: QueryType, params: QueryAsk['params'], change: Partial<QueryA
   return { type, params, limit: null, cursor: null, timeoutMs: 1_000, devices: null, ...change };
 }
 
-const foundTask = {
-  id: '0193b5a0-7c1e-7a33-9c55-0f3c1de1a001',
-  title: 'x',
-  status: 'pending',
-  command: null,
-  labels: [],
-  requires: [],
-  exit_code: null,
-  error: null,
-  created_at: '2030-01-01T00:00:00.000Z',
-  updated_at: '2030-01-01T00:00:00.000Z',
-  started_at: null,
-  finished_at: null,
-  version: 1,
-  snippet: 'x',
-};
+const foundTask = { ...sampleTaskRow, snippet: 'x' };
 
 describe('a query of this device’s user', () => {
   test('of a plugin’s type asks this owner’s cocoons, and nobody else', () => {

@@ -6,13 +6,8 @@
 import { execFile } from 'node:child_process';
 import { readFile, readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
-
-interface ProcessStat {
-  readonly state: string;
-  readonly group: number;
-  /** In ticks since the machine started. */
-  readonly startTime: number;
-}
+import { carriesMark, parseStat } from './proc-files.ts';
+import type { ProcessStat } from './proc-files.ts';
 
 /** To every process of the group. False: there is none. */
 export function signalGroup(group: number, signal: NodeJS.Signals): boolean {
@@ -41,7 +36,7 @@ export async function groupMembers(group: number): Promise<number[]> {
   for (const name of await readdir('/proc').catch(() => [])) {
     if (!/^\d+$/.test(name)) continue;
     const stat = await readStat(Number(name));
-    if (stat?.group === group && !isDead(stat)) members.push(Number(name));
+    if (stat?.group === group && !stat.isDead) members.push(Number(name));
   }
   return members;
 }
@@ -50,7 +45,7 @@ export async function groupMembers(group: number): Promise<number[]> {
 export async function startTimeOf(pid: number): Promise<string | null> {
   if (await hasProc()) {
     const stat = await readStat(pid);
-    return stat && !isDead(stat) ? `${await bootId()} ${stat.startTime}` : null;
+    return stat && !stat.isDead ? `${await bootId()} ${stat.startTime}` : null;
   }
   const { stdout } = await run('ps', ['-o', 'lstart=', '-p', String(pid)]).catch(() => ({ stdout: '' }));
   return stdout.trim() || null;
@@ -66,16 +61,12 @@ export async function isSameGroup(group: number, startTime: string | null, mark:
   if (now !== null) return now === startTime;
   for (const pid of await groupMembers(group)) {
     const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '');
-    if (environment.split('\0').includes(mark)) return true;
+    if (carriesMark(environment, mark)) return true;
   }
   return false;
 }
 
 const run = promisify(execFile);
-
-function isDead({ state }: ProcessStat): boolean {
-  return state === 'Z' || state === 'X';
-}
 
 async function hasProc(): Promise<boolean> {
   return (await readStat(process.pid)) !== null;
@@ -87,11 +78,5 @@ async function bootId(): Promise<string> {
 }
 
 async function readStat(pid: number): Promise<ProcessStat | null> {
-  const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
-  // The name in brackets may hold anything, brackets too. Behind it: state, parent, group, …, and 19 on the start.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  const [state, , group] = fields;
-  const startTime = fields[19];
-  if (state === undefined || group === undefined || startTime === undefined) return null;
-  return { state, group: Number(group), startTime: Number(startTime) };
+  return parseStat(await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => ''));
 }

@@ -7,6 +7,8 @@
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { systemClock } from '@cocoon-mesh/protocol';
+import type { ProcessStat } from './proc-files.ts';
+import { carriesMark, parseStat } from './proc-files.ts';
 
 /** Read at a time: so many take about a millisecond, and what else waits goes on in between. */
 const batch = 32;
@@ -34,9 +36,9 @@ export async function signalStrays(mark: string, group: number, signal: NodeJS.S
       if (n % batch === batch - 1) await new Promise((resolve) => setImmediate(resolve));
       // Looked at and signalled in one go: the number could be somebody else's a moment later.
       const environment = environmentOf(name);
-      if (environment.split('\0').includes(mark)) {
+      if (carriesMark(environment, mark)) {
         if (statOf(name)?.group !== group && sent(Number(name), signal)) found++;
-      } else if (environment === '' && statOf(name)?.isProgram) unclear.push(name);
+      } else if (environment === '' && isProgram(statOf(name))) unclear.push(name);
     }
     names = unclear;
     if (names.length > 0) await new Promise<void>((resolve) => systemClock.after(lookAgainMs, resolve));
@@ -44,34 +46,27 @@ export async function signalStrays(mark: string, group: number, signal: NodeJS.S
   return found;
 }
 
-/** Variables with a zero behind each; of those that are not ours to read, and of the system's own threads, nothing. */
+/** Empty of the kernel's own threads, of zombies, and of who is just becoming another program. */
 function environmentOf(name: string): string {
-  try {
-    return readFileSync(`/proc/${name}/environ`, 'latin1');
-  } catch {
-    return 'unreadable';
-  }
+  return read(name, 'environ') ?? 'unreadable';
 }
 
-interface Stat {
-  readonly group: number;
-  /** Neither a zombie nor a thread of the kernel. */
-  readonly isProgram: boolean;
+function isProgram(stat: ProcessStat | null): boolean {
+  return stat !== null && !stat.isDead && !stat.isKernel;
 }
 
-/** proc_pid_stat(5). Null: it is gone. */
-function statOf(name: string): Stat | null {
+function statOf(name: string): ProcessStat | null {
+  return parseStat(read(name, 'stat') ?? '');
+}
+
+/** At once, so that nothing comes between looking and signalling. Null: gone, or not ours to read. */
+function read(name: string, what: 'environ' | 'stat'): string | null {
   try {
-    const text = readFileSync(`/proc/${name}/stat`, 'latin1');
-    const [state = '', , group, , , , flags] = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return { group: Number(group), isProgram: !/[ZXx]/.test(state) && (Number(flags) & kernelThread) === 0 };
+    return readFileSync(`/proc/${name}/${what}`, 'latin1');
   } catch {
     return null;
   }
 }
-
-/** PF_KTHREAD of Linux. */
-const kernelThread = 0x00200000;
 
 function sent(pid: number, signal: NodeJS.Signals | 0): boolean {
   try {

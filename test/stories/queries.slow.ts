@@ -15,6 +15,7 @@ import type { Stream } from '@cocoon-mesh/mesh';
 import { readMessages, writeMessage } from '@cocoon-mesh/mesh';
 import type { DeviceAnswer, QueryPart, QueryRow, Task } from '@cocoon-mesh/protocol';
 import { limits, queryPartSchema, queryRequestSchema, streamProtocols } from '@cocoon-mesh/protocol';
+import { sampleTaskRow } from '@cocoon-mesh/protocol/sample-messages.ts';
 import { CocoonProcess, enroll, sees } from './cocoon-process.ts';
 import { bytesThroughSignaling } from './signaling-metrics.ts';
 import { TaskClient } from './task-client.ts';
@@ -134,23 +135,8 @@ async function ask(body: object) {
 
 /** A row of a device that makes up its tasks. */
 function row(title: string, created = '2030-01-01T00:00:00.000Z') {
-  const id = '0193b5a0-7c1e-7a33-9c55-0f3c1de1a001';
-  const value = {
-    id,
-    title,
-    status: 'pending',
-    command: null,
-    labels: [],
-    requires: [],
-    exit_code: null,
-    error: null,
-    version: 1,
-    created_at: created,
-    updated_at: created,
-    started_at: null,
-    finished_at: null,
-  };
-  return { key: [Date.parse(created), id], at: `${Date.parse(created)}.${id}`, value };
+  const value = { ...sampleTaskRow, title, created_at: created };
+  return { key: [Date.parse(created), value.id], at: `${Date.parse(created)}.${value.id}`, value };
 }
 
 describe('a question to many devices', () => {
