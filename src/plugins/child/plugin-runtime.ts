@@ -144,7 +144,7 @@ export class PluginRuntime {
     return {
       ...this.#options.context,
       signal: controller.signal,
-      from: from ?? { id: '', name: '' },
+      from,
       parts,
       session,
       features,
