@@ -85,6 +85,7 @@ class RunningProcess implements PluginProcess {
       maxBytes: maxPluginMessageBytes,
       onMessage: (message, bytes) => this.#take(message, bytes),
       onEnd: (problem) => this.#pipeEnded(problem),
+      waitsForReader: true,
     });
     this.#child.stdio[4]?.on('error', () => undefined);
     this.#requests = new RunningRequests({
