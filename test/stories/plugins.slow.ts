@@ -378,7 +378,7 @@ describe('a plugin', () => {
     const names = Object.keys(told.environment);
     assert.ok(names.includes('PATH'));
     assert.deepEqual(
-      names.filter((name) => /COCOON|SIGNALING|OPENAI|KEY|TOKEN|SECRET|DATABASE/.test(name)),
+      names.filter((name) => /COCOON_(?!PLUGIN_RUN)|SIGNALING|OPENAI|KEY|TOKEN|SECRET|DATABASE/.test(name)),
       [],
     );
     const values = JSON.stringify(told.environment);
