@@ -14,7 +14,7 @@ import { CocoonProcess } from './cocoon-process.ts';
 import type { Answered } from './plugin-cocoon.ts';
 import { Watch, ask, gone, isThere, offers, plugin, pluginsOf } from './plugin-cocoon.ts';
 
-/** Of one daemon that is asked all the time, beside whatever the plugins do on two cores. */
+/** Of a daemon that is asked all the time, beside whatever the plugins do on two cores. */
 const slowestMs = 2_000;
 const usualMs = 250;
 
@@ -58,7 +58,7 @@ const faults = {
   asks: `
     const asked = [];
     for (let count = 0; count < 5_000; count++)
-      asked.push(context.requestCapability({ protocol: 'demo.good', version: '*' }, count)
+      asked.push(context.requestCapability({ protocol: 'demo.asks', version: '*' }, count)
         .then(() => 'ok', ({ code }) => code));
     return Object.entries(Object.groupBy(await Promise.all(asked), (code) => code))
       .map(([code, all]) => [code, all.length]);`,
@@ -99,8 +99,9 @@ let folder: string;
 /** Where they lie, which is in the home. */
 let plugins: string;
 let cocoon: CocoonProcess;
-/** What the good plugin and the daemon took, all the time. */
-const took: number[] = [];
+/** Milliseconds that the daemon took, and the good plugin, each time. */
+const tookDaemon: number[] = [];
+const tookPlugin: number[] = [];
 const stopAsking = new AbortController();
 let asking: Promise<void>;
 
@@ -141,12 +142,11 @@ async function askAllTheTime(): Promise<void> {
   try {
     for await (const _ of ticks(25, null, { signal: stopAsking.signal })) {
       const began = performance.now();
-      const [answer, health] = await Promise.all([
-        ask(cocoon, 'demo.good', took.length),
-        fetch(`${cocoon.gateway}/healthz`),
-      ]);
-      took.push(performance.now() - began);
-      assert.deepEqual([answer.body.result, health.status], [took.length - 1, 200]);
+      const { status } = await fetch(`${cocoon.gateway}/healthz`);
+      tookDaemon.push(performance.now() - began);
+      const { body, ms } = await ask(cocoon, 'demo.good', tookPlugin.length);
+      assert.deepEqual([status, body.result], [200, tookPlugin.length], JSON.stringify(body));
+      tookPlugin.push(ms);
     }
   } catch (thrown) {
     if (!stopAsking.signal.aborted) throw thrown;
@@ -267,10 +267,16 @@ describe('on a cocoon with bad plugins', { concurrency: true }, () => {
 test('meanwhile the daemon and the good plugin answered as usual', async () => {
   stopAsking.abort();
   await asking;
-  const sorted = took.toSorted((one, other) => one - other);
-  const [usual, slowest] = [sorted[Math.floor(sorted.length / 2)] ?? 0, sorted.at(-1) ?? 0];
-  assert.ok(took.length > 100, `${took.length}`);
-  assert.ok(usual < usualMs && slowest < slowestMs, `usually ${usual} ms, at most ${slowest} ms`);
+  for (const [took, limitMs] of [
+    [tookDaemon, slowestMs],
+    // It has to share two cores with one that never rests.
+    [tookPlugin, 2 * slowestMs],
+  ] as const) {
+    const sorted = took.toSorted((one, other) => one - other);
+    const [usual, slowest] = [sorted[Math.floor(sorted.length / 2)] ?? 0, sorted.at(-1) ?? 0];
+    assert.ok(took.length > 100, `${took.length}`);
+    assert.ok(usual < usualMs && slowest < limitMs, `usually ${usual} ms, at most ${slowest} ms`);
+  }
 });
 
 for (const signal of ['SIGTERM', 'SIGKILL'] as const)
