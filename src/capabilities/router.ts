@@ -248,7 +248,7 @@ export class CapabilityRouter {
 
   #nobody(wanted: Wanted, named: Device | null, unfit: ErrorCode | null): MeshError {
     const { mesh, local } = this.#options;
-    const { protocol, version, features, only } = wanted;
+    const { protocol, features, only } = wanted;
     if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
     const problem = local?.problemOf(wanted);
     if (problem) return problem;
@@ -262,7 +262,7 @@ export class CapabilityRouter {
     if (away.length > 0)
       return new MeshError(
         'device_offline',
-        `${protocol}@${version} is offered only by devices that are offline: ${names(away)}`,
+        `${labelOf(wanted)} is offered only by devices that are offline: ${names(away)}`,
       );
     const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
     const other = new Set(
@@ -271,7 +271,7 @@ export class CapabilityRouter {
       ),
     );
     const there = other.size === 0 ? '' : `; there is ${[...other].slice(0, 5).join(', ')}`;
-    return new MeshError('capability_not_found', `No device offers ${protocol}@${version}${needed}${there}`);
+    return new MeshError('capability_not_found', `No device offers ${labelOf(wanted)}${needed}${there}`);
   }
 }
 
@@ -364,12 +364,18 @@ function insteadOfUnfit(device: Candidate, code: ErrorCode, wanted: Wanted): Ins
 function unfitError(
   { name, problem }: Candidate,
   code: ErrorCode,
-  { protocol, version, features }: Wanted,
+  wanted: Wanted,
 ): MeshError {
   if (code === 'name_changed') return new MeshError(code, problem ?? undefined);
   if (code === 'device_offline') return new MeshError(code, `${name} is offline`);
+  const { features } = wanted;
   const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
-  return new MeshError(code, `${name} does not offer ${protocol}@${version}${needed}`);
+  return new MeshError(code, `${name} does not offer ${labelOf(wanted)}${needed}`);
+}
+
+/** As a user writes it. */
+function labelOf({ protocol, version }: Pick<Wanted, 'protocol' | 'version'>): string {
+  return version === '*' ? protocol : `${protocol}@${version}`;
 }
 
 function names(devices: readonly Candidate[]): string {
