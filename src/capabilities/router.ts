@@ -361,11 +361,7 @@ function insteadOfUnfit(device: Candidate, code: ErrorCode, wanted: Wanted): Ins
   return insteadOfBy(device.name, unfitError(device, code, wanted));
 }
 
-function unfitError(
-  { name, problem }: Candidate,
-  code: ErrorCode,
-  wanted: Wanted,
-): MeshError {
+function unfitError({ name, problem }: Candidate, code: ErrorCode, wanted: Wanted): MeshError {
   if (code === 'name_changed') return new MeshError(code, problem ?? undefined);
   if (code === 'device_offline') return new MeshError(code, `${name} is offline`);
   const { features } = wanted;
