@@ -6,6 +6,7 @@ import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, limits, toMeshError } from '@cocoon-mesh/protocol';
 import type { Finding } from './doctor.ts';
 import { bad, checkHome, checkIpv6, ok, warn } from './doctor.ts';
+import { pluginFindings } from './doctor-plugins.ts';
 import type { FeatureParts } from './feature-parts.ts';
 import type { Home } from './home.ts';
 
@@ -21,7 +22,9 @@ export interface DaemonState {
   readonly home: Home;
   readonly version: string;
   readonly clock: Clock;
-  readonly features: Pick<FeatureParts, 'taskTotal'>;
+  readonly features: Pick<FeatureParts, 'taskTotal'> & {
+    readonly plugins: Pick<FeatureParts['plugins'], 'list'>;
+  };
 }
 
 export async function examine(state: DaemonState): Promise<Finding[]> {
@@ -34,6 +37,7 @@ export async function examine(state: DaemonState): Promise<Finding[]> {
     await checkIpv6(),
     ok('gateway', state.gatewayUrl),
     await tasksFinding(state),
+    ...pluginFindings(state.features.plugins.list().plugins),
     ...(await candidateFindings(state)),
     ...deviceFindings(state),
   ];

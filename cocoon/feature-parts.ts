@@ -104,6 +104,7 @@ export class FeatureParts implements FeatureRoutes {
       clock,
       log,
       requestCapability: this.requestCapability,
+      self: () => this.#self(),
     });
     this.#queryServer.answer('custom', this.plugins.answerer);
   }
