@@ -25,11 +25,13 @@ export interface ModelsOptions {
 }
 
 export class Models {
+  /** Null: switched off. */
+  readonly embeddings: Provider | null;
   readonly #providers: readonly Provider[];
 
   constructor({ local, settings, device, clock }: ModelsOptions) {
     const { llmApiKey: apiKey, ollamaHost, disabledCapabilities: disabled } = settings;
-    const embeddings = disabled.includes('embeddings')
+    this.embeddings = disabled.includes('embeddings')
       ? null
       : embeddingsProvider({ setting: settings.embeddingModel, apiKey, ollamaHost, device, clock });
     const chat = disabled.includes('llm.chat')
@@ -41,7 +43,7 @@ export class Models {
           ollamaHost,
           clock,
         });
-    this.#providers = [embeddings, chat].filter((provider) => provider !== null);
+    this.#providers = [this.embeddings, chat].filter((provider) => provider !== null);
     for (const provider of this.#providers) local.add(provider);
   }
 
