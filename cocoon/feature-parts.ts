@@ -111,6 +111,11 @@ export class FeatureParts implements FeatureRoutes {
     return this.#models.embeddings;
   }
 
+  /** Resolves when it is known what embeds here, or why nothing does; a slow disk or server is not waited for. */
+  async modelsKnown(): Promise<void> {
+    await this.#models.known();
+  }
+
   /** Databases are opened; one that is away is tried again. */
   start(): void {
     if (this.#has('tasks')) void this.#tasks.start();
