@@ -50,6 +50,12 @@ export interface Status {
   };
   readonly services: readonly ServiceView[];
   readonly capabilities: readonly { readonly protocol: string; readonly version: string }[];
+  /** What was set up and does not serve, such as a model that does not load. */
+  readonly unavailable: readonly {
+    readonly protocol: string;
+    readonly version: string;
+    readonly problem: string;
+  }[];
   readonly holds_secret: boolean;
   readonly gateway: string;
   readonly web: string | null;
@@ -102,6 +108,7 @@ export class Commands {
       signaling: { url: signalingUrl, connected: state.state === 'connected', problem },
       services: own.services,
       capabilities: own.capabilities,
+      unavailable: this.#unavailable(),
       holds_secret: this.owner.signsHere,
       gateway: gateway.url,
       web,
@@ -208,6 +215,14 @@ export class Commands {
       service: header('cocoon-service'),
       port: Number(header('cocoon-port')),
     });
+  }
+
+  #unavailable(): Status['unavailable'] {
+    return this.#options.capabilities.local
+      .all()
+      .flatMap(({ protocol, version, problem }) =>
+        problem === null ? [] : [{ protocol, version, problem }],
+      );
   }
 
   #own(): DeviceView {

@@ -78,7 +78,7 @@ export async function request(
     pieces.length === 0 || result.payload !== null ? result.payload : pieces.map(({ payload }) => payload);
   const document = { ...source, result: whole, ...(result.parts ? { parts: result.parts } : {}) };
   if (flags.stream === true && pieces.length > 0 && !output.json) output.tell('');
-  else output.say(document, typeof whole === 'string' ? whole : JSON.stringify(whole, null, 2));
+  else output.say(document, typeof whole === 'string' ? whole : readable(whole));
   if (output.json) return;
   const { device, attempts, queue_ms: queueMs, total_ms: totalMs, instead_of: insteadOf } = source;
   const tries = attempts === 1 ? '' : `, ${attempts} tries`;
@@ -93,6 +93,12 @@ function split(capability: string): { readonly protocol: string; readonly versio
   return at < 0
     ? { protocol: capability, version: '*' }
     : { protocol: capability.slice(0, at), version: capability.slice(at + 1) };
+}
+
+/** Lists of numbers in one line: a vector has hundreds. Within texts there are no line breaks. */
+function readable(value: unknown): string {
+  const numbers = /\[\n\s+(?:-?\d[\d.eE+-]*(?:,\n)?\s*)+\]/g;
+  return JSON.stringify(value, null, 2).replace(numbers, (list) => JSON.stringify(JSON.parse(list)));
 }
 
 function sayPiece(output: Output, { payload, parts }: Piece): void {

@@ -26,6 +26,7 @@ function statusText(answer: Status): string {
       'Capabilities',
       answer.capabilities.map(({ protocol, version }) => `${protocol} ${version}`).join(', ') || 'none',
     ],
+    ...answer.unavailable.map(({ protocol, problem }) => ['Unavailable', `${protocol}: ${problem}`] as const),
     ['Home', answer.home],
     ['Version', `${answer.version}, pid ${answer.pid}`],
   ]);

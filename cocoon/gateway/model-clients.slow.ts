@@ -50,6 +50,8 @@ async function* chat({ payload, signal }: ProviderCall): AsyncGenerator<Content>
   }
 }
 
+const space = '5'.repeat(64);
+
 /** Three numbers for each text: its length, 0.5 and −1. */
 async function vectors({ payload }: ProviderCall): Promise<Content> {
   const { input } = payload as { input: string | string[] };
@@ -59,7 +61,8 @@ async function vectors({ payload }: ProviderCall): Promise<Content> {
     {
       dimensions: 3,
       count: texts.length,
-      space: 'space-1',
+      space,
+      semantic: true,
       model: 'words',
       usage: { prompt_tokens: 4, total_tokens: 4 },
     },
@@ -80,7 +83,7 @@ before(async () => {
     'laptop',
     scriptedProvider({
       protocol: 'embeddings',
-      state: { features: ['model:words', 'space:space-1'] },
+      state: { features: ['model:words', `space:${space}`] },
       handle: vectors,
     }),
   );
