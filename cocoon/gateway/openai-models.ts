@@ -18,6 +18,8 @@ export interface ModelOffer {
   /** Of another owner: used only when it is named. */
   readonly foreign: boolean;
   readonly protocol: string;
+  /** The device calls tools, with one of its models at least. */
+  readonly tools: boolean;
 }
 
 export const modelFeature = 'model:';
@@ -35,6 +37,7 @@ export function offersOf(devices: readonly ModelDevice[]): ModelOffer[] {
             deviceId: peerId,
             foreign: name.includes('@'),
             protocol,
+            tools: features.includes('tools'),
           })),
       ),
   );
@@ -79,6 +82,15 @@ export function chooseModel(asked: string, offers: readonly ModelOffer[]): Model
   return last > 0 && last < asked.length - 1
     ? choiceAt(asked, last, exact)
     : { model: exact(asked), device: null };
+}
+
+/** Those of other owners are used when they are named. */
+export function isChosen(
+  { model, device, deviceId, foreign }: ModelOffer,
+  { model: wanted, device: named }: ModelChoice,
+): boolean {
+  const isThere = named === null ? !foreign : named === device || named === deviceId;
+  return isThere && (wanted === null || wanted === model);
 }
 
 function choiceAt(asked: string, at: number, exact: (name: string) => string): ModelChoice {
