@@ -1,6 +1,7 @@
 /** What only the running daemon can tell `doctor`: its engine, its sign-in, its clock, its ways to others. */
 
 import { networkInterfaces } from 'node:os';
+import type { LocalCapabilities } from '@cocoon-mesh/capabilities';
 import type { Engine, IceServer, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, limits, toMeshError } from '@cocoon-mesh/protocol';
@@ -22,6 +23,7 @@ export interface DaemonState {
   readonly version: string;
   readonly clock: Clock;
   readonly features: Pick<FeatureParts, 'taskTotal'>;
+  readonly local: Pick<LocalCapabilities, 'all' | 'problems'>;
 }
 
 export async function examine(state: DaemonState): Promise<Finding[]> {
@@ -34,6 +36,7 @@ export async function examine(state: DaemonState): Promise<Finding[]> {
     await checkIpv6(),
     ok('gateway', state.gatewayUrl),
     await tasksFinding(state),
+    ...capabilityFindings(state),
     ...(await candidateFindings(state)),
     ...deviceFindings(state),
   ];
@@ -83,6 +86,24 @@ async function tasksFinding({ features }: DaemonState): Promise<Finding> {
     const { code, message, hint } = toMeshError(thrown);
     return bad('tasks', `they cannot be kept: ${message} (${code})`, hint);
   }
+}
+
+/** One for all that serve, and one for each that does not. */
+function capabilityFindings({ local }: DaemonState): Finding[] {
+  const serving = local.all().filter(({ problem }) => problem === null);
+  const names = serving.map(({ protocol, version }) => `${protocol} ${version}`);
+  return [
+    ok('capabilities', names.length === 0 ? 'no providers' : names.join(', ')),
+    ...local
+      .problems()
+      .map(({ protocol, problem }) =>
+        bad(
+          `capability ${protocol}`,
+          problem,
+          'It is offered by itself as soon as that is put right; `cocoon logs` shows when.',
+        ),
+      ),
+  ];
 }
 
 function clockFinding({ mesh }: DaemonState): Finding[] {

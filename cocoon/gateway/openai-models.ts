@@ -1,5 +1,6 @@
 /** Models of all devices under one roof: `model` is that of whichever device serves best, `model@device` of that one. */
 
+import { shortName } from '@cocoon-mesh/ai/model-address.ts';
 import type { CapabilityState } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
 
@@ -53,7 +54,7 @@ export interface ModelChoice {
 /** Every model by itself, whoever has it. @returns null: the list of all is needed */
 function plainModel(asked: string | null): ModelChoice | null {
   if (asked === null || asked === '') return { model: null, device: null };
-  return asked.includes('@') || asked.endsWith(':latest') ? null : { model: asked, device: null };
+  return asked.includes('@') || asked !== shortName(asked) ? null : { model: asked, device: null };
 }
 
 /** Asks for the list only where it matters: devices that do not answer at once make it take a while. */
@@ -71,9 +72,7 @@ export async function resolveModel(
 export function chooseModel(asked: string, offers: readonly ModelOffer[]): ModelChoice {
   const known = new Set(offers.map(({ model }) => model));
   const exact = (name: string): string =>
-    !known.has(name) && name.endsWith(':latest') && known.has(name.slice(0, -':latest'.length))
-      ? name.slice(0, -':latest'.length)
-      : name;
+    !known.has(name) && known.has(shortName(name)) ? shortName(name) : name;
   if (known.has(exact(asked))) return { model: exact(asked), device: null };
   const devices = new Set(offers.flatMap(({ device, deviceId }) => [device, deviceId]));
   for (let at = asked.indexOf('@', 1); at > 0; at = asked.indexOf('@', at + 1))
