@@ -93,7 +93,7 @@ function capabilityFindings({ local }: DaemonState): Finding[] {
   const serving = local.all().filter(({ problem }) => problem === null);
   const names = serving.map(({ protocol, version }) => `${protocol} ${version}`);
   return [
-    ok('capabilities', names.length === 0 ? 'no providers' : names.join(', ')),
+    ...(names.length === 0 ? [] : [ok('capabilities', names.join(', '))]),
     ...local
       .problems()
       .map(({ protocol, problem }) =>

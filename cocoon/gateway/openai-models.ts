@@ -24,11 +24,12 @@ export interface ModelOffer {
 }
 
 export const modelFeature = 'model:';
+export const modelProtocols: ReadonlySet<string> = new Set(['llm.chat', 'embeddings']);
 
 export function offersOf(devices: readonly ModelDevice[]): ModelOffer[] {
   return devices.flatMap(({ name, peerId, capabilities }) =>
     capabilities
-      .filter(({ protocol }) => protocol === 'llm.chat' || protocol === 'embeddings')
+      .filter(({ protocol }) => modelProtocols.has(protocol))
       .flatMap(({ protocol, features }) =>
         features
           .filter((feature) => feature.startsWith(modelFeature))

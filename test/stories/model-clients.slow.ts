@@ -278,6 +278,38 @@ describe('the official client of OpenAI at the gateway of a laptop without a mod
   });
 });
 
+describe('cocoon request', () => {
+  const ask = (model: string): string => JSON.stringify({ model, messages: [hi] });
+
+  test('asks a device that has the model, or the one that is named with it, and prints words', async () => {
+    for (const [model, device] of [
+      ['qwen:latest', 'ollama'],
+      ['@cf/large', 'server'],
+      ['shared@server', 'server'],
+      ['shared@ollama', 'ollama'],
+    ] as const) {
+      const answer = await laptop.json<{ device: string; result: OpenAI.ChatCompletion }>(
+        'request',
+        'llm.chat',
+        ask(model),
+      );
+      assert.equal(answer.device, device);
+      assert.equal(answer.result.choices[0]?.message.content, 'Hello, world');
+    }
+    const { stdout } = await laptop.command(['request', 'llm.chat', ask('@cf/large'), '--stream']);
+    assert.equal(stdout, 'Hello, world\n');
+    const lines = (await laptop.command(['request', 'llm.chat', ask('qwen'), '--stream', '--json'])).stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { chunk?: OpenAI.ChatCompletionChunk; device?: string });
+    assert.equal(lines.map(({ chunk }) => chunk?.choices[0]?.delta.content ?? '').join(''), 'Hello, world');
+    assert.equal(lines.at(-1)?.device, 'ollama');
+    const none = await laptop.command(['request', 'llm.chat', ask('gpt-9')]);
+    assert.equal(none.code, 3);
+    assert.match(none.stderr, /No device has the model gpt-9[^]*Offered now: .*qwen/);
+  });
+});
+
 describe('the official client of Ollama, with the gateway as its host', () => {
   const client = (): Ollama =>
     new Ollama({ host: laptop.gateway, headers: { authorization: `Bearer ${token}` } });
