@@ -53,6 +53,7 @@ async function findings(signaling: SignalingState): Promise<ReadonlyMap<string, 
       version: '1',
       clock: new SteppedClock(),
       features: { taskTotal: async () => null, embeddings: null, plugins: { list: () => ({ plugins: [] }) } },
+      local: { all: () => [], problems: () => [] },
     });
     return new Map(found.map((finding) => [finding.check, finding]));
   } finally {

@@ -256,9 +256,9 @@ export class CapabilityRouter {
   #nobody(wanted: Wanted, named: Device | null, unfit: ErrorCode | null): MeshError {
     const { mesh, local } = this.#options;
     const { protocol, features, only } = wanted;
-    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
-    const problem = local?.problemOf(wanted);
+    const problem = only === null || only === mesh.peerId ? local?.problemOf(wanted) : null;
     if (problem) return problem;
+    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
     const devices = mesh.devices().filter(({ foreign }) => !foreign);
     const offline = devices.filter(
       (device) => unfitness(device, wanted, this.#statesOf) === 'device_offline',
