@@ -344,7 +344,13 @@ function worse(before: MeshError | null, error: MeshError): MeshError {
   if (!before) return error;
   if (before.code === 'overloaded' && error.code === 'overloaded')
     return (error.retryAfterMs ?? Infinity) < (before.retryAfterMs ?? Infinity) ? error : before;
-  return error.code === 'overloaded' ? before : error;
+  return weight(error) < weight(before) ? before : error;
+}
+
+/** That a device is gone says least, that one is busy more, that one failed most. */
+function weight(error: MeshError): number {
+  if (error.code === 'overloaded') return 1;
+  return isBusy(error) ? 2 : 0;
 }
 
 function named(error: MeshError, name: string): MeshError {
