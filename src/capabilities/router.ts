@@ -16,7 +16,7 @@ import type { Candidate, Choice, KnownStates, Wanted } from './choice.ts';
 import { choose, unfitness } from './choice.ts';
 import type { Descriptions } from './descriptions.ts';
 import type { DeviceStates } from './device-states.ts';
-import { attemptError, isFinal, outcomeOf, toldError } from './failures.ts';
+import { attemptError, isBusy, isFinal, outcomeOf, toldError } from './failures.ts';
 import type { LocalCapabilities } from './local-capabilities.ts';
 import type { Content } from './provider.ts';
 import type { CapabilityRequest, InsteadOf, RequestCapability } from './request.ts';
@@ -35,10 +35,14 @@ export interface RouterOptions {
 const maxAttempts = 3;
 /** Devices that are asked how they do before one is chosen. */
 const maxDescribed = 8;
+/** Where nobody is known who has more than a stand-in: any of them may. */
+const maxDescribedForMore = 32;
 /** A round trip far away; a device that takes longer is not the best one. */
 const describePatienceMs = 250;
 /** The first time, a session may have to be made. */
 const firstPatienceMs = 1_000;
+/** Answering in place of a better one is worse than a wait, which is the same for ten seconds of requests. */
+const standInPatienceMs = 2_000;
 
 interface Plan {
   readonly wanted: Wanted;
@@ -89,12 +93,18 @@ export class CapabilityRouter {
     let insteadOf = unfit;
     let attempts = 0;
     let failure: MeshError | null = null;
+    /** A device that has more than a stand-in. */
+    let isOneBusy = false;
+    const own = this.#ownProblem(wanted);
     for (const choice of order) {
-      if (attempts === maxAttempts) break;
       const { peerId, name } = choice;
+      const isNamed = [wanted.only, wanted.preferred, wanted.sticky].includes(peerId);
+      if (attempts === maxAttempts || (choice.isStandIn && !isNamed && (isOneBusy || own !== null))) break;
+      const hasMore = !choice.isStandIn && !choice.isUnknown;
       const endTry = this.#breaker(peerId).begin();
       if (!endTry) {
         const error = this.#openError(choice);
+        isOneBusy ||= hasMore;
         failure ??= error;
         if (peerId === wanted.preferred) insteadOf = insteadOfBy(name, error);
         continue;
@@ -132,6 +142,7 @@ export class CapabilityRouter {
         if (signal.aborted) throw error;
         if (hasBegun) throw brokenOff(error, name);
         if (isFinal(error)) throw error;
+        isOneBusy ||= hasMore && isBusy(error);
         failure = worse(failure, named(error, name));
         if (peerId === wanted.preferred) insteadOf = insteadOfBy(name, error);
       } finally {
@@ -140,7 +151,12 @@ export class CapabilityRouter {
         ticket?.ended();
       }
     }
-    throw failure ?? new MeshError('capability_not_found');
+    throw failure ?? own ?? new MeshError('capability_not_found');
+  }
+
+  /** What was set up here and does not work is not replaced by the stand-in of another device, unless that is asked for. */
+  #ownProblem(wanted: Wanted): MeshError | null {
+    return wanted.features.length > 0 ? null : (this.#options.local?.problemOf(wanted) ?? null);
   }
 
   /** @throws MeshError capability_not_found | device_offline | device_not_found | name_changed, what the signal says */
@@ -185,11 +201,14 @@ export class CapabilityRouter {
   /** Best guesses first. Those that are known already need less patience. */
   async #describe(order: readonly Choice[], signal: AbortSignal): Promise<void> {
     const { descriptions } = this.#options;
-    const asked = order
+    const [first] = order;
+    const [most, patienceMs] = first?.isStandIn
+      ? [maxDescribedForMore, standInPatienceMs]
+      : [maxDescribed, first?.isUnknown ? firstPatienceMs : describePatienceMs];
+    const peerIds = order
       .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId))
-      .slice(0, maxDescribed);
-    const patienceMs = order.some(({ isUnknown }) => !isUnknown) ? describePatienceMs : firstPatienceMs;
-    const peerIds = asked.map(({ peerId }) => peerId);
+      .slice(0, most)
+      .map(({ peerId }) => peerId);
     await untilAborted(descriptions.refresh(peerIds, patienceMs), signal);
   }
 
@@ -236,10 +255,10 @@ export class CapabilityRouter {
 
   #nobody(wanted: Wanted, named: Device | null, unfit: ErrorCode | null): MeshError {
     const { mesh, local } = this.#options;
-    const { protocol, version, features, only } = wanted;
-    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
-    const problem = local?.problemOf(wanted);
+    const { protocol, features, only } = wanted;
+    const problem = only === null || only === mesh.peerId ? local?.problemOf(wanted) : null;
     if (problem) return problem;
+    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
     const devices = mesh.devices().filter(({ foreign }) => !foreign);
     const offline = devices.filter(
       (device) => unfitness(device, wanted, this.#statesOf) === 'device_offline',
@@ -250,7 +269,7 @@ export class CapabilityRouter {
     if (away.length > 0)
       return new MeshError(
         'device_offline',
-        `${protocol}@${version} is offered only by devices that are offline: ${names(away)}`,
+        `${labelOf(wanted)} is offered only by devices that are offline: ${names(away)}`,
       );
     const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
     const other = new Set(
@@ -259,14 +278,14 @@ export class CapabilityRouter {
       ),
     );
     const there = other.size === 0 ? '' : `; there is ${[...other].slice(0, 5).join(', ')}`;
-    return new MeshError('capability_not_found', `No device offers ${protocol}@${version}${needed}${there}`);
+    return new MeshError('capability_not_found', `No device offers ${labelOf(wanted)}${needed}${there}`);
   }
 }
 
 /** Where it is clear who is asked, nobody else needs to be heard. */
 function isWorthAsking([first, second]: readonly Choice[], { preferred, sticky }: Wanted): boolean {
   if (!first || !second || first.peerId === preferred || first.peerId === sticky) return false;
-  return !(first.self && first.isFree);
+  return !(first.self && first.isFree && !first.isStandIn);
 }
 
 /** @throws MeshError bad_message | message_too_large for what cannot be asked */
@@ -325,7 +344,13 @@ function worse(before: MeshError | null, error: MeshError): MeshError {
   if (!before) return error;
   if (before.code === 'overloaded' && error.code === 'overloaded')
     return (error.retryAfterMs ?? Infinity) < (before.retryAfterMs ?? Infinity) ? error : before;
-  return error.code === 'overloaded' ? before : error;
+  return weight(error) < weight(before) ? before : error;
+}
+
+/** That a device is gone says least, that one is busy more, that one failed most. */
+function weight(error: MeshError): number {
+  if (error.code === 'overloaded') return 1;
+  return isBusy(error) ? 2 : 0;
 }
 
 function named(error: MeshError, name: string): MeshError {
@@ -349,15 +374,17 @@ function insteadOfUnfit(device: Candidate, code: ErrorCode, wanted: Wanted): Ins
   return insteadOfBy(device.name, unfitError(device, code, wanted));
 }
 
-function unfitError(
-  { name, problem }: Candidate,
-  code: ErrorCode,
-  { protocol, version, features }: Wanted,
-): MeshError {
+function unfitError({ name, problem }: Candidate, code: ErrorCode, wanted: Wanted): MeshError {
   if (code === 'name_changed') return new MeshError(code, problem ?? undefined);
   if (code === 'device_offline') return new MeshError(code, `${name} is offline`);
+  const { features } = wanted;
   const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
-  return new MeshError(code, `${name} does not offer ${protocol}@${version}${needed}`);
+  return new MeshError(code, `${name} does not offer ${labelOf(wanted)}${needed}`);
+}
+
+/** As a user writes it. */
+function labelOf({ protocol, version }: Pick<Wanted, 'protocol' | 'version'>): string {
+  return version === '*' ? protocol : `${protocol}@${version}`;
 }
 
 function names(devices: readonly Candidate[]): string {
