@@ -5,9 +5,8 @@
  */
 
 import type { Duplex } from 'node:stream';
-import type { Schema } from '@cocoon-mesh/protocol';
+import type { Clock, Schema } from '@cocoon-mesh/protocol';
 import { concat } from '@cocoon-mesh/protocol/bytes.ts';
-import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { decode, encode } from '@cocoon-mesh/protocol/codec.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 
@@ -18,6 +17,7 @@ const turnMs = 4;
 const maxUnreadBytes = 1024 * 1024;
 
 export interface MessagePipeOptions<In, Out> {
+  readonly clock: Clock;
   readonly incoming: Schema<In>;
   readonly outgoing: Schema<Out>;
   readonly maxBytes: number;
@@ -87,13 +87,13 @@ export class MessagePipe<In, Out> {
 
   /** Takes messages until there is none, or others have waited long enough. */
   #turn(): void {
-    const { incoming, maxBytes, onMessage } = this.#options;
-    const until = systemClock.monotonic() + turnMs;
+    const { clock, incoming, maxBytes, onMessage } = this.#options;
+    const until = clock.monotonic() + turnMs;
     try {
       for (let message = this.#next(); message !== null && !this.#ended; message = this.#next()) {
         onMessage(decode(incoming, message, maxBytes), message.length);
         if (this.#isUnread()) return this.#wait((go) => this.#stream.once('drain', go));
-        if (systemClock.monotonic() >= until) return this.#wait(setImmediate);
+        if (clock.monotonic() >= until) return this.#wait(setImmediate);
       }
     } catch (thrown) {
       const problem =

@@ -3,13 +3,17 @@ import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import type { MeshError } from '@cocoon-mesh/protocol';
 import * as z from 'zod/mini';
+import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import { MessagePipe } from './message-pipe.node.ts';
 
 const schema = z.object({ text: z.string() });
 type Message = z.infer<typeof schema>;
 
 /** Both ends of a pipe as memory: what one writes is handed to the test. */
-function makePipe(onMessage: (message: Message, bytes: number) => void = () => undefined) {
+function makePipe(
+  onMessage: (message: Message, bytes: number) => void = () => undefined,
+  clock: SteppedClock = new SteppedClock(),
+) {
   const written: Uint8Array[] = [];
   const stream = new Duplex({
     read: () => undefined,
@@ -20,6 +24,7 @@ function makePipe(onMessage: (message: Message, bytes: number) => void = () => u
   });
   const ends: (MeshError | null)[] = [];
   const pipe = new MessagePipe<Message, Message>(stream, {
+    clock,
     incoming: schema,
     outgoing: schema,
     maxBytes: 100,
@@ -80,10 +85,11 @@ describe('messages between a plugin and its daemon', () => {
     const { pipe, bytes } = makePipe();
     for (let sent = 0; sent < 3; sent++) pipe.send({ text: `${sent}` });
     const texts: string[] = [];
+    const clock = new SteppedClock();
     const slow = makePipe(({ text }) => {
       texts.push(text);
-      for (const until = performance.now() + 5; performance.now() < until;);
-    });
+      clock.step(5);
+    }, clock);
     slow.give(bytes());
     for (const wanted of [['0'], ['0', '1'], ['0', '1', '2']]) {
       assert.deepEqual(texts, wanted);
@@ -101,6 +107,7 @@ describe('messages between a plugin and its daemon', () => {
     });
     const texts: string[] = [];
     const answering = new MessagePipe<Message, Message>(stream, {
+      clock: new SteppedClock(),
       incoming: schema,
       outgoing: schema,
       maxBytes: 4 * 1024 * 1024,

@@ -85,6 +85,7 @@ class RunningProcess implements PluginProcess {
     this.#child.once('error', (error) => this.#over(`It could not be started: ${error.message}`));
     this.#child.once('exit', (code, signal) => this.#over(exitText(code, signal)));
     this.#pipe = new MessagePipe(this.#child.stdio[3] as Duplex, {
+      clock,
       incoming: fromPluginSchema,
       outgoing: toPluginSchema,
       maxBytes: maxPluginMessageBytes,
