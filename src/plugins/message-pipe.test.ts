@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import type { MeshError } from '@cocoon-mesh/protocol';
-import * as z from 'zod/mini';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
+import * as z from 'zod/mini';
 import { MessagePipe } from './message-pipe.node.ts';
 
 const schema = z.object({ text: z.string() });
