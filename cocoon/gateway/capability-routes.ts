@@ -5,7 +5,7 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { AnswerSource, CapabilityAnswer, Content } from '@cocoon-mesh/capabilities';
+import type { AnswerSource, CapabilityAnswer, Content, InsteadOf } from '@cocoon-mesh/capabilities';
 import {
   MeshError,
   featuresField,
@@ -15,6 +15,7 @@ import {
   rangeField,
   toMeshError,
 } from '@cocoon-mesh/protocol';
+import { validRange } from 'semver';
 import * as z from 'zod/mini';
 import type { Capabilities } from '../capabilities.ts';
 import { answerJson } from './answer.ts';
@@ -56,9 +57,14 @@ export async function answerCapabilities(
   if (!protocolField.safeParse(protocol).success) throw new MeshError('capability_not_found');
   const gone = goneSignal(response);
   const body = await readJsonBody(request, bodySchema, maxBodyBytes, 'bad_payload');
+  const { version = '*' } = body;
+  if (validRange(version) === null)
+    throw new MeshError('bad_payload', `${JSON.stringify(version)} is not a range of versions`, {
+      hint: 'Write a semver range, such as ^1.0.0 or 2.x.',
+    });
   const answer = capabilities.request({
     protocol,
-    version: body.version ?? '*',
+    version,
     payload: body.payload ?? null,
     parts: (body.parts ?? []).map((part) => Buffer.from(part, 'base64')),
     ...(body.prefer_device == null ? {} : { preferDevice: body.prefer_device }),
@@ -114,10 +120,16 @@ function headersOf(source: AnswerSource): Record<string, string> {
     'Cocoon-Attempts': String(source.attempts),
     'Cocoon-Queue-Ms': String(source.queueMs),
     'Cocoon-Total-Ms': String(source.totalMs),
-    // The reason may hold anything; a header may not.
-    ...(source.insteadOf
-      ? { 'Cocoon-Instead-Of': source.insteadOf.device, 'Cocoon-Instead-Reason': source.insteadOf.code }
-      : {}),
+    ...(source.insteadOf ? insteadHeaders(source.insteadOf) : {}),
+  };
+}
+
+/** The reason may hold anything; a header may not. */
+function insteadHeaders({ device, code, reason }: InsteadOf): Record<string, string> {
+  return {
+    'Cocoon-Instead-Of': device,
+    'Cocoon-Instead-Reason': code,
+    'Cocoon-Instead-Message': encodeURIComponent(reason.toWellFormed()),
   };
 }
 

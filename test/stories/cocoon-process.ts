@@ -43,7 +43,7 @@ export async function command(
   args: readonly string[],
   options: { input?: string; env?: Record<string, string>; limitMs?: number } = {},
 ): Promise<Finished> {
-  const child = start(home, args, options.env);
+  const child = begin(home, args, options.env);
   const stdout = text(child.stdout);
   const stderr = text(child.stderr);
   child.stdin.end(options.input ?? '');
@@ -240,7 +240,7 @@ async function launch(
   events: Event[],
 ): Promise<{ child: Child; ready: Event }> {
   const env = { ...options.env, ...(options.engine ? { COCOON_WEBRTC_ENGINE: options.engine } : {}) };
-  const child = start(home, [options.command, ...(options.args ?? []), '--json'], env);
+  const child = begin(home, [options.command, ...(options.args ?? []), '--json'], env);
   child.stdin.end(options.input ?? '');
   const stderr = text(child.stderr);
   const ready = Promise.withResolvers<Event>();
@@ -285,7 +285,8 @@ export class StartError extends Error {
   }
 }
 
-function start(home: string, args: readonly string[], env: Record<string, string> = {}): Child {
+/** A command that the story ends itself. */
+export function begin(home: string, args: readonly string[], env: Record<string, string> = {}): Child {
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(COCOON|SIGNALING|NODE_TEST|NODE_OPTIONS)/.test(name)),
   );
