@@ -46,7 +46,14 @@ function choosing(count: number, features: readonly string[]): number[] {
   const states = new Map<string, CapabilityState[]>();
   const candidates = Array.from({ length: count }, (_, i): Candidate => {
     const offered = { protocol: 'llm.chat', version: `1.${i % 7}.0` };
-    const model = { ...offered, in_flight: i % 5, queued: i % 3, limit: 4, warm: i % 2 === 0 };
+    const model = {
+      ...offered,
+      in_flight: i % 5,
+      queued: i % 3,
+      limit: 4,
+      warm: i % 2 === 0,
+      stand_in: false,
+    };
     states.set(`peer-${i}`, [
       { ...model, features: [`model:${i % 10}`, 'tools'] },
       { ...model, protocol: 'embeddings', features: ['space:a'] },

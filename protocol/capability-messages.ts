@@ -76,6 +76,8 @@ export const capabilityStateSchema = z.object({
   ...loadSchema.shape,
   /** Loaded: the next request need not wait for that. */
   warm: z.boolean(),
+  /** Better than nothing: asked only where nothing of the kind is to be had, such as embeddings that compare words. */
+  stand_in: z.boolean(),
   features: featuresField,
 });
 export type CapabilityState = z.infer<typeof capabilityStateSchema>;

@@ -161,6 +161,7 @@ export const sampleDescriptions: readonly Description[] = [
         queued: 2,
         limit: 4,
         warm: true,
+        stand_in: false,
         features: ['model:small', 'tools'],
       },
     ],

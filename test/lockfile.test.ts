@@ -14,6 +14,7 @@ interface Locked {
   readonly version?: string;
   readonly dependencies?: Readonly<Record<string, string>>;
   readonly devDependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
 }
 
 const lock = JSON.parse(readFileSync(join(projectRoot, 'package-lock.json'), 'utf8')) as {
@@ -49,12 +50,20 @@ describe('the lockfile', () => {
     assert.equal(lock.packages['node_modules/msgpackr-extract']?.version, '3.0.3');
   });
 
+  it('keeps onnxruntime-node from fetching CUDA, in older npm and in newer, and does without it', () => {
+    const setting = readFileSync(join(projectRoot, '.npmrc'), 'utf8').split('\n');
+    assert.ok(setting.includes('onnxruntime-node-install=skip'));
+    assert.equal(rootManifest.allowScripts?.['onnxruntime-node'], false);
+    assert.ok(readManifest('src/ai').optionalDependencies?.['onnxruntime-node']);
+  });
+
   it('declares what the manifests declare', () => {
     for (const folder of ['', ...workspaces]) {
       const manifest = readManifest(folder === '' ? '.' : folder);
       const locked = lock.packages[folder];
       assert.deepEqual(locked?.dependencies ?? {}, manifest.dependencies ?? {}, folder);
       assert.deepEqual(locked?.devDependencies ?? {}, manifest.devDependencies ?? {}, folder);
+      assert.deepEqual(locked?.optionalDependencies ?? {}, manifest.optionalDependencies ?? {}, folder);
     }
   });
 });

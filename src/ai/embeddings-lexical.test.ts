@@ -13,6 +13,7 @@ describe('embeddings without a model', () => {
     assert.deepEqual(provider.state, {
       problem: null,
       warm: true,
+      isStandIn: true,
       features: ['model:cocoon-lexical-v1', `space:${lexicalSpace.fingerprint}`],
     });
     const { vectors, ...answer } = await embed(provider, ['Revoking a device', 'two words', ' …!']);

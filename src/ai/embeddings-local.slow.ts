@@ -99,6 +99,7 @@ describe('embeddings of a model in a folder', { timeout: 240_000 }, () => {
       assert.deepEqual(each.provider.state, {
         problem: null,
         warm: true,
+        isStandIn: false,
         features: [`model:${answer.model}`, `space:${answer.space}`, 'semantic'],
       });
       const [alone] = (await embed(each.provider, [texts[2] ?? ''])).vectors;

@@ -31,7 +31,13 @@ export class BackendEmbeddingsProvider implements Provider {
   get state(): ProviderState {
     const { state } = this.#backend;
     if ('problem' in state) return { problem: state.problem, warm: false, features: [] };
-    return { problem: null, warm: state.warm, features: featuresOf(state.space) };
+    // One that compares words must not answer for one that compares meaning, unless there is no other.
+    return {
+      problem: null,
+      warm: state.warm,
+      isStandIn: !state.space.semantic,
+      features: featuresOf(state.space),
+    };
   }
 
   onChange(listener: () => void): () => void {

@@ -56,6 +56,7 @@ const idle: CapabilityState = {
   queued: 0,
   limit: 2,
   warm: true,
+  stand_in: false,
   features: [],
 };
 
@@ -152,5 +153,20 @@ describe('who comes first', () => {
       full: { load: 1 },
     };
     assert.deepEqual(order(devices), ['known', 'a', 'b', 'full']);
+  });
+
+  test('is who has more than a stand-in, as far as that is known', () => {
+    const standIn = { states: [{ stand_in: true }] };
+    const me = { self: true, ...standIn };
+    assert.deepEqual(order({ me, unknown: {}, other: standIn }), ['me', 'other', 'unknown']);
+    const both = { states: [{ stand_in: true }, { ...busy, queued: 8, warm: false }] };
+    assert.deepEqual(order({ me, unknown: {}, both }), ['unknown', 'both', 'me']);
+    assert.deepEqual(order({ me, both, kept: standIn }, { sticky: 'kept', preferred: 'me' }), [
+      'me',
+      'kept',
+      'both',
+    ]);
+    const words = { states: [{ stand_in: true, features: ['model:words'] }] };
+    assert.deepEqual(order({ words, both }, { features: ['model:words'] }), ['words']);
   });
 });

@@ -43,6 +43,8 @@ export interface Choice {
   readonly isFree: boolean;
   /** Nothing was told of its providers yet. */
   readonly isUnknown: boolean;
+  /** What it has is better than nothing, and no more. */
+  readonly isStandIn: boolean;
 }
 
 /** Why a device that was named is not among the choices; null: it is. */
@@ -57,7 +59,10 @@ export function hasFeatures(has: readonly string[], needed: readonly string[]): 
   return needed.every((feature) => has.includes(feature));
 }
 
-/** Best first. @throws TypeError for a range that is none */
+/**
+ * Best first. Behind a device that is known to have the real thing come all stand-ins that nobody asked for.
+ * @throws TypeError for a range that is none
+ */
 export function choose(candidates: Iterable<Candidate>, wanted: Wanted, statesOf: KnownStates): Choice[] {
   const fits = fitOf(wanted);
   const ranked: Ranked[] = [];
@@ -68,7 +73,11 @@ export function choose(candidates: Iterable<Candidate>, wanted: Wanted, statesOf
     if (fits(candidate, statesOf) !== null) continue;
     ranked.push(rank(candidate, wanted, statesOf(peerId), fits));
   }
-  return ranked.sort(byRank).map(({ choice }) => choice);
+  const choices = ranked.sort(byRank).map(({ choice }) => choice);
+  if (choices.every(({ isUnknown, isStandIn }) => isUnknown || isStandIn)) return choices;
+  const isLast = ({ peerId, isStandIn }: Choice): boolean =>
+    isStandIn && peerId !== wanted.preferred && peerId !== wanted.sticky;
+  return choices.toSorted((a, b) => Number(isLast(a)) - Number(isLast(b)));
 }
 
 /** What keeps a device from serving; null: nothing that is known. */
@@ -122,7 +131,7 @@ function rank(
   if (!isFree) group += 4;
   if (best === null) group += 2;
   if (best?.warm !== true) group += 1;
-  const choice = { peerId, name, self, isFree, isUnknown: best === null };
+  const choice = { peerId, name, self, isFree, isUnknown: best === null, isStandIn: best?.stand_in === true };
   return { choice, group, load, distance: self ? 0 : (rttMs ?? Infinity) };
 }
 
@@ -132,9 +141,12 @@ function bestOf(
   accepts: (state: CapabilityState) => boolean,
 ): CapabilityState | null {
   let best: CapabilityState | null = null;
-  for (const state of states)
-    if (accepts(state) && (best === null || loadOf(state) < loadOf(best))) best = state;
+  for (const state of states) if (accepts(state) && (best === null || isBetter(state, best))) best = state;
   return best;
+}
+
+function isBetter(a: CapabilityState, b: CapabilityState): boolean {
+  return a.stand_in === b.stand_in ? loadOf(a) < loadOf(b) : b.stand_in;
 }
 
 function byRank(a: Ranked, b: Ranked): number {

@@ -11,6 +11,7 @@ const state: CapabilityState = {
   queued: 0,
   limit: 4,
   warm: false,
+  stand_in: false,
   features: ['model:a'],
 };
 const chat = { protocol: 'llm.chat', features: [] };

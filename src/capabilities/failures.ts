@@ -53,6 +53,23 @@ export function outcomeOf({ code, status }: MeshError): Outcome {
   return status < 500 ? 'neither' : 'failed';
 }
 
+/**
+ * The device is there and has what was asked for, but not now. A stand-in does not serve in its place: who got an
+ * answer of the one kind now and of the other a moment later would mix what cannot be compared.
+ */
+export function isBusy({ code }: MeshError): boolean {
+  return busyCodes.has(code);
+}
+
+const busyCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'overloaded',
+  'too_many_streams',
+  'timeout',
+  'provider_failed',
+  'plugin_failed',
+  'bad_answer',
+]);
+
 function plain(text: string): string {
   return text.replaceAll(/\p{Cc}+/gu, ' ');
 }

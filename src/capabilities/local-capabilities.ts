@@ -132,6 +132,7 @@ export class LocalCapabilities {
       )
       .toSorted(
         (a, b) =>
+          standInRank(a) - standInRank(b) ||
           Number(a.isFull) - Number(b.isFull) ||
           compare(b.provider.version, a.provider.version) ||
           Number(loadOf(a.load) >= 1) - Number(loadOf(b.load) >= 1) ||
@@ -161,6 +162,10 @@ export class LocalCapabilities {
   }
 }
 
+function standInRank({ provider }: ProviderLane): number {
+  return provider.state.isStandIn === true ? 1 : 0;
+}
+
 function fits({ protocol, version }: Provider, wanted: string, range: string): boolean {
   return protocol === wanted && satisfies(version, range);
 }
@@ -172,6 +177,7 @@ function stateOf(lane: ProviderLane): CapabilityState {
     version,
     ...lane.load,
     warm: state.warm,
+    stand_in: state.isStandIn ?? false,
     features: state.features.slice(0, limits.maxCapabilityFeatures),
   };
 }
@@ -183,7 +189,7 @@ function ownState(lane: ProviderLane): OwnCapability {
 /** What everybody is told about it must be what everybody can read. */
 function assertSound(provider: Provider): void {
   const { protocol, version, limit, maxQueued } = provider;
-  const idle = { in_flight: 0, queued: 0, limit, warm: false, features: [] };
+  const idle = { in_flight: 0, queued: 0, limit, warm: false, stand_in: false, features: [] };
   try {
     check(capabilityStateSchema, { protocol, version, ...idle });
   } catch (cause) {

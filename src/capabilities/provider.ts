@@ -25,6 +25,8 @@ export interface ProviderState {
   readonly problemCode?: ErrorCode;
   /** Loaded: the next request need not wait for that. */
   readonly warm: boolean;
+  /** Better than nothing: serves whoever names it or its features, and else only where there is no other provider. */
+  readonly isStandIn?: boolean;
   /** `model:NAME`, `space:ID`, `tools`. */
   readonly features: readonly string[];
 }

@@ -151,6 +151,71 @@ describe('a request', () => {
   });
 });
 
+describe('a stand-in', () => {
+  const words = () => scriptedProvider({ state: { isStandIn: true } });
+
+  test('of this device leaves a request to whoever has the real thing', async () => {
+    const mesh = new MeshOfProviders();
+    mesh.local.add(words());
+    const gpu = mesh.add('gpu', scriptedProvider());
+    mesh.add('other', words());
+    assert.deepEqual([await deviceOf(mesh), gpu.described], ['gpu', 1]);
+  });
+
+  test('serves where nobody has it who is there', async () => {
+    const mesh = new MeshOfProviders();
+    mesh.local.add(words());
+    mesh.add('other', words());
+    assert.equal(await deviceOf(mesh), 'me');
+    const gpu = mesh.add('gpu', scriptedProvider());
+    assert.equal(await deviceOf(mesh), 'gpu');
+    gpu.fails = () => {
+      throw new MeshError('device_offline');
+    };
+    const { device, attempts } = await serve(mesh);
+    assert.deepEqual([device, attempts], ['me', 2]);
+    gpu.listed = { online: false };
+    assert.equal(await deviceOf(mesh), 'me');
+  });
+
+  test('does not serve in place of a device that is there but full, or broken, unless it is preferred', async () => {
+    const mesh = new MeshOfProviders();
+    mesh.local.add(words());
+    const gpu = scriptedProvider({ limit: 1, maxQueued: 0, handle: ({ signal }) => untilAborted(signal) });
+    mesh.add('gpu', gpu);
+    const cancel = new AbortController();
+    const blocking = serve(mesh, { signal: cancel.signal });
+    await turn();
+    await assert.rejects(serve(mesh), { code: 'overloaded' });
+    assert.equal(await deviceOf(mesh, { preferDevice: 'me' }), 'me');
+    cancel.abort();
+    await assert.rejects(blocking, { code: 'cancelled' });
+    const broken = new MeshOfProviders();
+    broken.local.add(words());
+    broken.add('gpu', scriptedProvider({ handle: failing(new Error('broken')) }));
+    await assert.rejects(serve(broken), { code: 'provider_failed' });
+  });
+
+  test('stays with the session that it served', async () => {
+    const mesh = new MeshOfProviders();
+    mesh.local.add(words());
+    assert.equal(await deviceOf(mesh, { session: 's' }), 'me');
+    mesh.add('gpu', scriptedProvider());
+    assert.deepEqual([await deviceOf(mesh, { session: 's' }), await deviceOf(mesh)], ['me', 'gpu']);
+  });
+
+  test('waits two seconds, not longer, for others to say whether they have more', async () => {
+    const mesh = new MeshOfProviders();
+    mesh.local.add(words());
+    mesh.add('silent', scriptedProvider());
+    mesh.silent = 'silent';
+    const answer = serve(mesh);
+    await turn();
+    mesh.clock.step(2_000);
+    assert.equal((await answer).device, 'me');
+  });
+});
+
 describe('a device that was preferred', () => {
   test('serves also when another one, or this one, is better', async () => {
     const mesh = new MeshOfProviders();

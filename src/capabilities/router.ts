@@ -16,7 +16,7 @@ import type { Candidate, Choice, KnownStates, Wanted } from './choice.ts';
 import { choose, unfitness } from './choice.ts';
 import type { Descriptions } from './descriptions.ts';
 import type { DeviceStates } from './device-states.ts';
-import { attemptError, isFinal, outcomeOf, toldError } from './failures.ts';
+import { attemptError, isBusy, isFinal, outcomeOf, toldError } from './failures.ts';
 import type { LocalCapabilities } from './local-capabilities.ts';
 import type { Content } from './provider.ts';
 import type { CapabilityRequest, InsteadOf, RequestCapability } from './request.ts';
@@ -35,10 +35,14 @@ export interface RouterOptions {
 const maxAttempts = 3;
 /** Devices that are asked how they do before one is chosen. */
 const maxDescribed = 8;
+/** Where nobody is known who has more than a stand-in: any of them may. */
+const maxDescribedForMore = 32;
 /** A round trip far away; a device that takes longer is not the best one. */
 const describePatienceMs = 250;
 /** The first time, a session may have to be made. */
 const firstPatienceMs = 1_000;
+/** Answering in place of a better one is worse than a wait, which is the same for ten seconds of requests. */
+const standInPatienceMs = 2_000;
 
 interface Plan {
   readonly wanted: Wanted;
@@ -89,12 +93,16 @@ export class CapabilityRouter {
     let insteadOf = unfit;
     let attempts = 0;
     let failure: MeshError | null = null;
+    /** A device that has more than a stand-in. */
+    let isOneBusy = false;
     for (const choice of order) {
-      if (attempts === maxAttempts) break;
+      if (attempts === maxAttempts || (choice.isStandIn && isOneBusy)) break;
       const { peerId, name } = choice;
+      const hasMore = !choice.isStandIn && !choice.isUnknown;
       const endTry = this.#breaker(peerId).begin();
       if (!endTry) {
         const error = this.#openError(choice);
+        isOneBusy ||= hasMore;
         failure ??= error;
         if (peerId === wanted.preferred) insteadOf = insteadOfBy(name, error);
         continue;
@@ -132,6 +140,7 @@ export class CapabilityRouter {
         if (signal.aborted) throw error;
         if (hasBegun) throw brokenOff(error, name);
         if (isFinal(error)) throw error;
+        isOneBusy ||= hasMore && isBusy(error);
         failure = worse(failure, named(error, name));
         if (peerId === wanted.preferred) insteadOf = insteadOfBy(name, error);
       } finally {
@@ -185,11 +194,14 @@ export class CapabilityRouter {
   /** Best guesses first. Those that are known already need less patience. */
   async #describe(order: readonly Choice[], signal: AbortSignal): Promise<void> {
     const { descriptions } = this.#options;
-    const asked = order
+    const [first] = order;
+    const [most, patienceMs] = first?.isStandIn
+      ? [maxDescribedForMore, standInPatienceMs]
+      : [maxDescribed, first?.isUnknown ? firstPatienceMs : describePatienceMs];
+    const peerIds = order
       .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId))
-      .slice(0, maxDescribed);
-    const patienceMs = order.some(({ isUnknown }) => !isUnknown) ? describePatienceMs : firstPatienceMs;
-    const peerIds = asked.map(({ peerId }) => peerId);
+      .slice(0, most)
+      .map(({ peerId }) => peerId);
     await untilAborted(descriptions.refresh(peerIds, patienceMs), signal);
   }
 
@@ -266,7 +278,7 @@ export class CapabilityRouter {
 /** Where it is clear who is asked, nobody else needs to be heard. */
 function isWorthAsking([first, second]: readonly Choice[], { preferred, sticky }: Wanted): boolean {
   if (!first || !second || first.peerId === preferred || first.peerId === sticky) return false;
-  return !(first.self && first.isFree);
+  return !(first.self && first.isFree && !first.isStandIn);
 }
 
 /** @throws MeshError bad_message | message_too_large for what cannot be asked */

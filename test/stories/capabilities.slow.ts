@@ -52,16 +52,7 @@ before(async () => {
   signaling = await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] });
   laptop = await CocoonProcess.start({
     command: 'run',
-    args: [
-      '--name',
-      'laptop',
-      '--gateway-port',
-      '0',
-      '--signaling',
-      signaling.signaling,
-      '--disable-capability',
-      'embeddings',
-    ],
+    args: ['--name', 'laptop', '--gateway-port', '0', '--signaling', signaling.signaling],
   });
   box = await enroll(laptop, {
     name: 'box',
