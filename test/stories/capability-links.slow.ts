@@ -47,7 +47,7 @@ for (const [near, far] of full ? enginePairs : enginePairs.slice(0, 2))
         )) {
           const [n, text] = name === 'chunk' ? (data['payload'] as [number, string]) : [data['result'], much];
           assert.equal(text, much);
-          seen.push(`${name} ${n}`);
+          seen.push(`${name} ${String(n)}`);
         }
         assert.deepEqual(seen, ['chunk 1', 'chunk 2', 'chunk 3', 'done the end']);
       };

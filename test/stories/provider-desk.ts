@@ -38,6 +38,8 @@ export interface Call {
   fail(code: string): void;
 }
 
+const modelList = JSON.stringify({ object: 'list', data: [{ id: 'small', object: 'model' }] });
+
 type Behaviour = (call: Call) => void;
 
 /** Says who it is. */
@@ -46,14 +48,15 @@ const obliging: Behaviour = (call) =>
 
 export class ProviderDesk implements AsyncDisposable {
   readonly calls: Call[] = [];
+  /** Of the plugins, by device. */
+  readonly folder: string;
   readonly #server: Server;
-  readonly #folder: string;
   readonly #came = new EventEmitter();
   readonly #behaviours = new Map<string, Behaviour>();
 
   private constructor(server: Server, folder: string) {
     this.#server = server;
-    this.#folder = folder;
+    this.folder = folder;
     server.on('request', (request, response) => void this.#take(request, response));
   }
 
@@ -63,9 +66,13 @@ export class ProviderDesk implements AsyncDisposable {
     return new ProviderDesk(server, await mkdtemp(join(tmpdir(), 'cocoon-desk-')));
   }
 
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
   /** A folder for `--plugin`. */
   async plugin(device: string, capabilities: readonly Offered[]): Promise<string> {
-    const folder = join(this.#folder, device);
+    const folder = join(this.folder, device);
     await mkdir(folder, { mode: 0o700 });
     const offered = capabilities.map(({ streams, ...capability }) =>
       streams === true ? { ...capability, chunk: true } : capability,
@@ -73,11 +80,7 @@ export class ProviderDesk implements AsyncDisposable {
     const cocoon = { capabilities: offered };
     const manifest = { name: `of-${device}`, version: '1.0.0', type: 'module', main: 'plugin.ts', cocoon };
     await writeFile(join(folder, 'package.json'), JSON.stringify(manifest));
-    const { port } = this.#server.address() as AddressInfo;
-    await writeFile(
-      join(folder, 'plugin.ts'),
-      pluginText(`http://127.0.0.1:${port}/${device}`, capabilities),
-    );
+    await writeFile(join(folder, 'plugin.ts'), pluginText(`${this.url}/${device}`, capabilities));
     return folder;
   }
 
@@ -100,6 +103,8 @@ export class ProviderDesk implements AsyncDisposable {
   }
 
   async #take(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // Whoever looks for an OpenAI-compatible server here finds one with a model.
+    if (request.method === 'GET') return void response.end(modelList);
     const [device = '', protocol = '', version = ''] = (request.url ?? '').slice(1).split('/');
     const { payload, session } = JSON.parse(await text(request)) as Pick<Call, 'payload' | 'session'>;
     const gone = new AbortController();
@@ -126,7 +131,7 @@ export class ProviderDesk implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#server.close();
     this.#server.closeAllConnections();
-    await rm(this.#folder, { recursive: true, force: true });
+    await rm(this.folder, { recursive: true, force: true });
   }
 }
 
