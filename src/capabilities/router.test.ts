@@ -346,6 +346,27 @@ describe('when a device fails', () => {
     assert.equal(provider.calls.length, 21);
   });
 
+  test('by not being reached, it is waited for once, and not where it is the only one', async () => {
+    const mesh = new MeshOfProviders();
+    const away = mesh.add('away', scriptedProvider());
+    away.unreachable = true;
+    mesh.add('b', scriptedProvider());
+    const preferred = { preferDevice: 'away' };
+    const first = serve(mesh, preferred);
+    await turn();
+    mesh.clock.step(5_000);
+    const { insteadOf, attempts } = await first;
+    assert.deepEqual([insteadOf?.code, attempts], ['connect_timeout', 2]);
+    const next = await serve(mesh, preferred);
+    assert.deepEqual([next.device, next.insteadOf?.code, next.attempts], ['b', 'connect_timeout', 1]);
+    away.unreachable = false;
+    assert.equal(await deviceOf(mesh, { onlyDevice: 'away' }), 'away');
+    assert.equal(await deviceOf(mesh, preferred), 'b');
+    away.listed = { path: 'lan' };
+    const back = await serve(mesh, preferred);
+    assert.deepEqual([back.device, back.insteadOf], ['away', null]);
+  });
+
   test('or all that have it are off, that is said', async () => {
     const mesh = new MeshOfProviders();
     await assert.rejects(serve(mesh), { code: 'capability_not_found' });
