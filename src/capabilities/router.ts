@@ -202,11 +202,12 @@ export class CapabilityRouter {
   async #describe(order: readonly Choice[], signal: AbortSignal): Promise<void> {
     const { descriptions } = this.#options;
     const [first] = order;
+    const wasTold = ({ self, peerId }: Choice): boolean => self || descriptions.of(peerId) !== null;
     const [most, patienceMs] = first?.isStandIn
       ? [maxDescribedForMore, standInPatienceMs]
-      : [maxDescribed, first?.isUnknown ? firstPatienceMs : describePatienceMs];
+      : [maxDescribed, order.some(wasTold) ? describePatienceMs : firstPatienceMs];
     const peerIds = order
-      .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId))
+      .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId) && !this.#unreached.has(peerId))
       .slice(0, most)
       .map(({ peerId }) => peerId);
     await untilAborted(descriptions.refresh(peerIds, patienceMs), signal);

@@ -67,6 +67,18 @@ export interface StreamEvent {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
+/** The last event of an answer that streams, or of one in one piece its code. */
+export async function endOf(response: Response): Promise<string> {
+  if (response.headers.get('content-type') !== 'text/event-stream') {
+    const { code = 'done' } = (await response.json()) as { code?: string };
+    return code;
+  }
+  let last = '';
+  for await (const { name, data } of eventsOf(response))
+    last = name === 'error' ? (data['error'] as { code: string }).code : name;
+  return last;
+}
+
 /** The events of an answer that streams. */
 export async function* eventsOf({ body }: Response): AsyncGenerator<StreamEvent, void, undefined> {
   if (!body) return;
