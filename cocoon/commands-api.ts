@@ -50,6 +50,12 @@ export interface Status {
   };
   readonly services: readonly ServiceView[];
   readonly capabilities: readonly { readonly protocol: string; readonly version: string }[];
+  /** Configured here and not served now, with the reason. */
+  readonly unavailable: readonly {
+    readonly protocol: string;
+    readonly version: string;
+    readonly problem: string;
+  }[];
   readonly holds_secret: boolean;
   readonly gateway: string;
   readonly web: string | null;
@@ -102,6 +108,7 @@ export class Commands {
       signaling: { url: signalingUrl, connected: state.state === 'connected', problem },
       services: own.services,
       capabilities: own.capabilities,
+      unavailable: this.#options.capabilities.local.problems(),
       holds_secret: this.owner.signsHere,
       gateway: gateway.url,
       web,

@@ -93,6 +93,7 @@ export async function startDaemon(options: DaemonOptions, signal: AbortSignal): 
   try {
     const daemon = await build(options, parts);
     await firstSignIn(daemon.mesh, daemon.ownership, options, signal);
+    await daemon.modelsKnown;
     if (daemon.ownership.claim) await daemon.commands.owner.claimToken(daemon.ownership.claim);
     return { ...daemon, close: () => parts.disposeAsync() };
   } catch (thrown) {
@@ -104,7 +105,7 @@ export async function startDaemon(options: DaemonOptions, signal: AbortSignal): 
 async function build(
   options: DaemonOptions,
   parts: AsyncDisposableStack,
-): Promise<Omit<Daemon, 'close'> & { ownership: Ownership }> {
+): Promise<Omit<Daemon, 'close'> & { ownership: Ownership; modelsKnown: Promise<void> }> {
   const { home, settings, clock = systemClock } = options;
   // Whatever is made below, others need not read.
   process.umask(0o077);
@@ -266,6 +267,7 @@ async function build(
         version,
         clock,
         features,
+        local,
       }),
   });
   const control = await ControlServer.start({
@@ -290,6 +292,7 @@ async function build(
     signalingUrl: ownSignaling?.publicUrl ?? signalingUrl,
     web: ownSignaling?.web ?? null,
     ownership,
+    modelsKnown: features.modelsKnown(),
   };
 }
 
@@ -375,9 +378,17 @@ function followProviders(
   log: Log,
 ): () => void {
   let told = JSON.stringify(local.advertised());
+  let problems = new Map<string, string>();
   return local.onChange((change) => {
     if (change === 'load') return;
     queueMicrotask(() => {
+      const before = problems;
+      problems = new Map(local.problems().map(({ protocol, problem }) => [protocol, problem]));
+      for (const [protocol, problem] of problems)
+        if (before.get(protocol) !== problem)
+          log('info', 'A capability is not served', { protocol, problem });
+      for (const protocol of before.keys())
+        if (!problems.has(protocol)) log('info', 'A capability is served now', { protocol });
       const provided = local.advertised();
       const now = JSON.stringify(provided);
       if (now === told) return;

@@ -3,7 +3,7 @@
  * the queries that ask both, the same questions to all devices, and capabilities.
  */
 
-import type { LocalCapabilities, RequestCapability } from '@cocoon-mesh/capabilities';
+import type { LocalCapabilities, Provider, RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Device, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, streamProtocols } from '@cocoon-mesh/protocol';
@@ -16,6 +16,7 @@ import { Capabilities } from './capabilities.ts';
 import type { DeviceSettings } from './config.ts';
 import type { TaskEvent, WatchTasks } from './gateway/events.ts';
 import type { FeatureRoutes } from './gateway/feature-routes.ts';
+import { defaultFirstTokenMs } from './gateway/openai-routes.ts';
 import type { Home } from './home.ts';
 import { Knowledge } from './knowledge.ts';
 import { LatePart } from './late-part.ts';
@@ -56,6 +57,7 @@ export class FeatureParts implements FeatureRoutes {
   readonly plugins: Plugins;
   readonly requestCapability: RequestCapability;
   readonly clock: Clock;
+  readonly firstTokenMs: number;
   readonly #options: FeaturePartsOptions;
   readonly #queryServer: QueryServer;
   readonly #models: Models;
@@ -66,6 +68,7 @@ export class FeatureParts implements FeatureRoutes {
     const { mesh, clock, log, denied } = options;
     this.#options = options;
     this.clock = clock;
+    this.firstTokenMs = options.settings.firstTokenMs ?? defaultFirstTokenMs;
     this.#tasks = new LatePart({
       what: 'The store of the tasks',
       open: () => this.#openTasks(),
@@ -78,7 +81,11 @@ export class FeatureParts implements FeatureRoutes {
     serveTasks({ mesh, home: tasks, clock, log, denied });
     this.service = new TaskService(mesh, tasks);
     this.delegation = new Delegation(mesh, this.service, clock);
-    this.knowledge = new Knowledge(options, this.#has('knowledgebase'));
+    this.#models = this.#makeModels();
+    this.knowledge = new Knowledge(
+      { ...options, embeddings: this.#models.embeddings },
+      this.#has('knowledgebase'),
+    );
 
     this.#queryServer = new QueryServer({ clock, denied, log });
     const answerers = taskAnswerers(source);
@@ -91,12 +98,6 @@ export class FeatureParts implements FeatureRoutes {
     this.capabilities = new Capabilities(options);
     this.requestCapability = this.capabilities.request;
     const { local, settings, home } = options;
-    this.#models = new Models({
-      local,
-      settings: { ...settings.models, disabledCapabilities: settings.disabledCapabilities },
-      device: mesh.peerId,
-      clock,
-    });
     this.plugins = new Plugins({
       home,
       settings,
@@ -104,8 +105,19 @@ export class FeatureParts implements FeatureRoutes {
       clock,
       log,
       requestCapability: this.requestCapability,
+      self: () => this.#self(),
     });
     this.#queryServer.answer('custom', this.plugins.answerer);
+  }
+
+  /** Null: switched off. */
+  get embeddings(): Provider | null {
+    return this.#models.embeddings;
+  }
+
+  /** Resolves when it is known what embeds here, or why nothing does; a slow disk or server is not waited for. */
+  async modelsKnown(): Promise<void> {
+    await this.#models.known();
   }
 
   /** Databases are opened; one that is away is tried again. */
@@ -143,6 +155,16 @@ export class FeatureParts implements FeatureRoutes {
 
   #has(protocol: string): boolean {
     return !this.#options.settings.disabledCapabilities.includes(protocol);
+  }
+
+  #makeModels(): Models {
+    const { local, settings, mesh, clock } = this.#options;
+    return new Models({
+      local,
+      settings: { ...settings.models, disabledCapabilities: settings.disabledCapabilities },
+      device: mesh.peerId,
+      clock,
+    });
   }
 
   async #openTasks(): Promise<OpenTasks> {

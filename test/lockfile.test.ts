@@ -50,13 +50,6 @@ describe('the lockfile', () => {
     assert.equal(lock.packages['node_modules/msgpackr-extract']?.version, '3.0.3');
   });
 
-  it('keeps onnxruntime-node from fetching CUDA, in older npm and in newer, and does without it', () => {
-    const setting = readFileSync(join(projectRoot, '.npmrc'), 'utf8').split('\n');
-    assert.ok(setting.includes('onnxruntime-node-install=skip'));
-    assert.equal(rootManifest.allowScripts?.['onnxruntime-node'], false);
-    assert.ok(readManifest('src/ai').optionalDependencies?.['onnxruntime-node']);
-  });
-
   it('declares what the manifests declare', () => {
     for (const folder of ['', ...workspaces]) {
       const manifest = readManifest(folder === '' ? '.' : folder);

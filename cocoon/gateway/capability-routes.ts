@@ -1,11 +1,19 @@
 /**
  * `POST /capabilities/{protocol}`: a capability request of a program on this machine. An answer in one piece is JSON,
  * a stream is server-sent events: `chunk`, then `done` or `error`. Binary parts are base64 in `parts`, both ways; where
- * there are none, the field is absent.
+ * there are none, the field is absent. Embeddings are told in the shape of OpenAI's API (`embeddings-json.node.ts`).
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { embeddingsJson } from '@cocoon-mesh/ai/embeddings-json.node.ts';
+import {
+  checkEmbeddingsAnswer,
+  embeddingsProtocol,
+  embeddingsRequestSchema,
+  embeddingsVersion,
+} from '@cocoon-mesh/ai/embeddings-payload.ts';
 import type { AnswerSource, CapabilityAnswer, Content, InsteadOf } from '@cocoon-mesh/capabilities';
+import type { Json } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   featuresField,
@@ -15,11 +23,14 @@ import {
   rangeField,
   toMeshError,
 } from '@cocoon-mesh/protocol';
-import { validRange } from 'semver';
+import { satisfies, validRange } from 'semver';
 import * as z from 'zod/mini';
 import type { Capabilities } from '../capabilities.ts';
-import { answerJson } from './answer.ts';
-import { goneSignal, writeChunk } from './openai-routes.ts';
+import { answerJson, answerJsonPieces, writeChunk } from './answer.ts';
+import { inputsOf } from './embeddings-run.ts';
+import type { ModelChoice, ModelOffer } from './openai-models.ts';
+import { modelFeature, modelNotFound, modelProtocols, offersOf, resolveModel } from './openai-models.ts';
+import { goneSignal } from './openai-routes.ts';
 import { assertKnown } from './parameters.ts';
 import { readJsonBody } from './request-body.ts';
 
@@ -31,6 +42,8 @@ export interface CapabilityRoutes {
 const maxBodyBytes = Math.ceil((limits.maxCapabilityMessageBytes * 4) / 3) + 64 * 1024;
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?$/;
 const nameField = z.string().check(z.minLength(1), z.maxLength(256));
+
+const encodingSchema = z.pick(embeddingsRequestSchema, { encoding_format: true });
 
 const bodySchema = z.strictObject({
   version: z.optional(rangeField),
@@ -62,29 +75,63 @@ export async function answerCapabilities(
     throw new MeshError('bad_payload', `${JSON.stringify(version)} is not a range of versions`, {
       hint: 'Write a semver range, such as ^1.0.0 or 2.x.',
     });
+  const named = await namedModel(protocol, body.payload, capabilities);
+  const model = named?.choice.model ?? null;
+  const device = body.device ?? named?.choice.device ?? null;
   const answer = capabilities.request({
     protocol,
     version,
-    payload: body.payload ?? null,
+    payload: model === null ? (body.payload ?? null) : { ...(body.payload as Record<string, Json>), model },
     parts: (body.parts ?? []).map((part) => Buffer.from(part, 'base64')),
     ...(body.prefer_device == null ? {} : { preferDevice: body.prefer_device }),
-    ...(body.device == null ? {} : { onlyDevice: body.device }),
-    ...(body.features ? { features: body.features } : {}),
+    ...(device === null ? {} : { onlyDevice: device }),
+    features: [...(body.features ?? []), ...(model === null ? [] : [modelFeature + model])],
     ...(body.session == null ? {} : { session: body.session }),
     ...(body.timeout_ms === undefined ? {} : { timeoutMs: body.timeout_ms }),
     signal: gone,
   });
-  await send(response, answer, gone);
+  try {
+    await send(response, answer, { protocol, payload: body.payload ?? null }, gone);
+  } catch (thrown) {
+    if (model === null || !(thrown instanceof MeshError) || thrown.code !== 'capability_not_found')
+      throw thrown;
+    throw modelNotFound({ model, device }, protocol, (await named?.offers()) ?? []);
+  }
   return true;
 }
 
+interface Named {
+  readonly choice: ModelChoice;
+  readonly offers: () => Promise<readonly ModelOffer[]>;
+}
+
+/** Of a payload that names a model, `model` or `model@device`: the request goes to devices that have it. */
+async function namedModel(
+  protocol: string,
+  payload: unknown,
+  capabilities: Capabilities,
+): Promise<Named | null> {
+  if (!modelProtocols.has(protocol) || typeof payload !== 'object' || payload === null) return null;
+  const model = 'model' in payload ? payload.model : null;
+  if (typeof model !== 'string') return null;
+  const offers = async (): Promise<ModelOffer[]> => offersOf(await capabilities.modelDevices());
+  return { choice: await resolveModel(model, offers), offers };
+}
+
 /** Whether it streams is known with its first piece. @throws MeshError as long as nothing was sent */
-async function send(response: ServerResponse, answer: CapabilityAnswer, gone: AbortSignal): Promise<void> {
+async function send(
+  response: ServerResponse,
+  answer: CapabilityAnswer,
+  asked: Asked,
+  gone: AbortSignal,
+): Promise<void> {
   const chunks = answer.chunks[Symbol.asyncIterator]();
   const first = await chunks.next();
   if (first.done === true) {
     const end = await answer.end;
+    const embeddings = embeddingsIn(end, asked);
     setHeaders(response, headersOf(end.source));
+    if (embeddings) return answerJsonPieces(response, resultIn(embeddings), gone);
     return answerJson(response, { result: end.payload, ...partsOf(end) });
   }
   const { device, deviceId, attempts } = await answer.device;
@@ -106,6 +153,27 @@ async function send(response: ServerResponse, answer: CapabilityAnswer, gone: Ab
     if (gone.aborted) response.destroy();
     else response.end(event('error', { error: toMeshError(thrown) }));
   }
+}
+
+interface Asked {
+  readonly protocol: string;
+  readonly payload: unknown;
+}
+
+/** Null: it is of something else. @throws MeshError bad_answer */
+function embeddingsIn(
+  { source, ...content }: Content & { readonly source: AnswerSource },
+  { protocol, payload }: Asked,
+): AsyncIterable<string> | null {
+  if (protocol !== embeddingsProtocol || !satisfies(source.version, `^${embeddingsVersion}`)) return null;
+  const { data } = encodingSchema.safeParse(payload);
+  return embeddingsJson(checkEmbeddingsAnswer(content, inputsOf(payload)), data?.encoding_format ?? 'float');
+}
+
+async function* resultIn(json: AsyncIterable<string>): AsyncGenerator<string> {
+  yield '{"result":';
+  yield* json;
+  yield '}';
 }
 
 function setHeaders(response: ServerResponse, headers: Readonly<Record<string, string>>): void {

@@ -99,9 +99,11 @@ export class CapabilityRouter {
     let failure: MeshError | null = null;
     /** A device that has more than a stand-in. */
     let isOneBusy = false;
+    const own = this.#ownProblem(wanted);
     for (const choice of order) {
-      if (attempts === maxAttempts || (choice.isStandIn && isOneBusy)) break;
       const { peerId, name } = choice;
+      const isNamed = [wanted.only, wanted.preferred, wanted.sticky].includes(peerId);
+      if (attempts === maxAttempts || (choice.isStandIn && !isNamed && (isOneBusy || own !== null))) break;
       const hasMore = !choice.isStandIn && !choice.isUnknown;
       const endTry = this.#breaker(peerId).begin();
       if (!endTry) {
@@ -156,7 +158,12 @@ export class CapabilityRouter {
         ticket?.ended();
       }
     }
-    throw failure ?? new MeshError('capability_not_found');
+    throw failure ?? own ?? new MeshError('capability_not_found');
+  }
+
+  /** What was set up here and does not work is not replaced by the stand-in of another device, unless that is asked for. */
+  #ownProblem(wanted: Wanted): MeshError | null {
+    return wanted.features.length > 0 ? null : (this.#options.local?.problemOf(wanted) ?? null);
   }
 
   /** @throws MeshError capability_not_found | device_offline | device_not_found | name_changed, what the signal says */
@@ -271,10 +278,10 @@ export class CapabilityRouter {
 
   #nobody(wanted: Wanted, named: Device | null, unfit: ErrorCode | null): MeshError {
     const { mesh, local } = this.#options;
-    const { protocol, version, features, only } = wanted;
-    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
-    const problem = local?.problemOf(wanted);
+    const { protocol, features, only } = wanted;
+    const problem = only === null || only === mesh.peerId ? local?.problemOf(wanted) : null;
     if (problem) return problem;
+    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
     const devices = mesh.devices().filter(({ foreign }) => !foreign);
     const offline = devices.filter(
       (device) => unfitness(device, wanted, this.#statesOf) === 'device_offline',
@@ -285,7 +292,7 @@ export class CapabilityRouter {
     if (away.length > 0)
       return new MeshError(
         'device_offline',
-        `${protocol}@${version} is offered only by devices that are offline: ${names(away)}`,
+        `${labelOf(wanted)} is offered only by devices that are offline: ${names(away)}`,
       );
     const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
     const other = new Set(
@@ -294,7 +301,7 @@ export class CapabilityRouter {
       ),
     );
     const there = other.size === 0 ? '' : `; there is ${[...other].slice(0, 5).join(', ')}`;
-    return new MeshError('capability_not_found', `No device offers ${protocol}@${version}${needed}${there}`);
+    return new MeshError('capability_not_found', `No device offers ${labelOf(wanted)}${needed}${there}`);
   }
 }
 
@@ -360,7 +367,13 @@ function worse(before: MeshError | null, error: MeshError): MeshError {
   if (!before) return error;
   if (before.code === 'overloaded' && error.code === 'overloaded')
     return (error.retryAfterMs ?? Infinity) < (before.retryAfterMs ?? Infinity) ? error : before;
-  return error.code === 'overloaded' ? before : error;
+  return weight(error) < weight(before) ? before : error;
+}
+
+/** That a device is gone says least, that one is busy more, that one failed most. */
+function weight(error: MeshError): number {
+  if (error.code === 'overloaded') return 1;
+  return isBusy(error) ? 2 : 0;
 }
 
 function named(error: MeshError, name: string): MeshError {
@@ -397,15 +410,17 @@ function insteadOfUnfit(device: Candidate, code: ErrorCode, wanted: Wanted): Ins
   return insteadOfBy(device.name, unfitError(device, code, wanted));
 }
 
-function unfitError(
-  { name, problem }: Candidate,
-  code: ErrorCode,
-  { protocol, version, features }: Wanted,
-): MeshError {
+function unfitError({ name, problem }: Candidate, code: ErrorCode, wanted: Wanted): MeshError {
   if (code === 'name_changed') return new MeshError(code, problem ?? undefined);
   if (code === 'device_offline') return new MeshError(code, `${name} is offline`);
+  const { features } = wanted;
   const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
-  return new MeshError(code, `${name} does not offer ${protocol}@${version}${needed}`);
+  return new MeshError(code, `${name} does not offer ${labelOf(wanted)}${needed}`);
+}
+
+/** As a user writes it. */
+function labelOf({ protocol, version }: Pick<Wanted, 'protocol' | 'version'>): string {
+  return version === '*' ? protocol : `${protocol}@${version}`;
 }
 
 function names(devices: readonly Candidate[]): string {
