@@ -75,4 +75,47 @@ describe('messages between a plugin and its daemon', () => {
     assert.throws(() => pipe.send({ text: 3 } as unknown as Message), { code: 'bad_message' });
     assert.equal(bytes().length, 0);
   });
+
+  it('leave others a turn, however many come at once', async () => {
+    const { pipe, bytes } = makePipe();
+    for (let sent = 0; sent < 3; sent++) pipe.send({ text: `${sent}` });
+    const texts: string[] = [];
+    const slow = makePipe(({ text }) => {
+      texts.push(text);
+      for (const until = performance.now() + 5; performance.now() < until;);
+    });
+    slow.give(bytes());
+    for (const wanted of [['0'], ['0', '1'], ['0', '1', '2']]) {
+      assert.deepEqual(texts, wanted);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  });
+
+  it('are taken no faster than the answers to them are read, where that is wanted', async () => {
+    const { pipe, bytes } = makePipe();
+    for (let sent = 0; sent < 3; sent++) pipe.send({ text: `${sent}` });
+    const unread: (() => void)[] = [];
+    const stream = new Duplex({
+      read: () => undefined,
+      write: (_piece, _encoding, done) => void unread.push(done),
+    });
+    const texts: string[] = [];
+    const answering = new MessagePipe<Message, Message>(stream, {
+      incoming: schema,
+      outgoing: schema,
+      maxBytes: 4 * 1024 * 1024,
+      onMessage: ({ text }) => {
+        texts.push(text);
+        answering.send({ text: 'x'.repeat(2 * 1024 * 1024) });
+      },
+      onEnd: () => assert.fail('ended'),
+      waitsForReader: true,
+    });
+    stream.emit('data', bytes());
+    for (const wanted of [['0'], ['0', '1'], ['0', '1', '2']]) {
+      assert.deepEqual(texts, wanted);
+      unread.shift()?.();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  });
 });
