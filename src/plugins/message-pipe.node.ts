@@ -7,6 +7,7 @@
 import type { Duplex } from 'node:stream';
 import type { Schema } from '@cocoon-mesh/protocol';
 import { concat } from '@cocoon-mesh/protocol/bytes.ts';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { decode, encode } from '@cocoon-mesh/protocol/codec.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 
@@ -87,12 +88,12 @@ export class MessagePipe<In, Out> {
   /** Takes messages until there is none, or others have waited long enough. */
   #turn(): void {
     const { incoming, maxBytes, onMessage } = this.#options;
-    const until = performance.now() + turnMs;
+    const until = systemClock.monotonic() + turnMs;
     try {
       for (let message = this.#next(); message !== null && !this.#ended; message = this.#next()) {
         onMessage(decode(incoming, message, maxBytes), message.length);
         if (this.#isUnread()) return this.#wait((go) => this.#stream.once('drain', go));
-        if (performance.now() >= until) return this.#wait(setImmediate);
+        if (systemClock.monotonic() >= until) return this.#wait(setImmediate);
       }
     } catch (thrown) {
       const problem =
