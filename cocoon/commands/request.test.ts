@@ -151,7 +151,7 @@ describe('cocoon request', () => {
     for (const [args, code] of [
       [['demo.none'], 'capability_not_found'],
       [['demo.echo@^2'], 'capability_not_found'],
-      [['demo.echo@latest'], 'bad_message'],
+      [['demo.echo@latest'], 'bad_payload'],
       [['demo.echo', '{'], 'usage'],
       [['demo.count', '"bad"'], 'text_too_long'],
     ] as const)
