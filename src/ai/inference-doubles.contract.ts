@@ -9,6 +9,7 @@ export type DoubleSource = 'loads' | 'is not there' | 'dies while it loads' | 't
 export type DoubleRequest =
   | { readonly does: 'answer'; readonly value: unknown }
   | { readonly does: 'count'; readonly to: number }
+  | { readonly does: 'count and die'; readonly to: number }
   | { readonly does: 'fail' }
   | { readonly does: 'throw' }
   | { readonly does: 'die' }
@@ -31,6 +32,11 @@ async function run(request: DoubleRequest, { signal, chunk }: RunContext): Promi
     case 'count':
       for (let i = 0; i < request.to; i++) chunk(i);
       return 'counted';
+    case 'count and die':
+      for (let i = 0; i < request.to; i++) chunk(i);
+      // What was told is to leave first.
+      setTimeout(() => kill(pid, 'SIGKILL'), 50);
+      return new Promise(() => undefined);
     case 'fail':
       throw new MeshError('text_too_long', 'input[0] is too long');
     case 'throw':

@@ -102,7 +102,8 @@ async function endsAt(cocoon: CocoonProcess): Promise<void> {
 }
 
 describe('the official client of OpenAI at the gateway of a laptop without a model', () => {
-  const client = (): OpenAI => new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries: 0 });
+  const client = (): OpenAI =>
+    new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries: 0, timeout: 20_000 });
 
   test('lists the models of all devices', async () => {
     const ids = (await client().models.list()).data.map(({ id }) => id);
