@@ -25,7 +25,9 @@ export function addPluginCommands(program: Command, environment: Environment, ad
   );
   action(listCommand, environment, pluginsList);
   const addCommand = add(command, 'add', 'cocoon plugins add ./shout')
-    .description('Run a plugin, now and at every start. It runs as you: add only what you trust.')
+    .description(
+      'Run a plugin, now and at every start; anew, if it runs already. It runs as you: add only what you trust.',
+    )
     .argument('<folder>', 'with a manifest: "cocoon" in its package.json, or cocoon-plugin.toml');
   action(addCommand, environment, pluginsAdd);
   const removeCommand = add(command, 'remove', 'cocoon plugins remove shout')

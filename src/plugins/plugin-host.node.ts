@@ -111,20 +111,19 @@ export class PluginHost {
   }
 
   /**
-   * Starts a plugin now and at every start.
+   * Starts a plugin now and at every start; one that is there already anew, from its files as they are now.
    * @throws MeshError bad_manifest | bad_config | storage_failed | shutting_down
    */
   async add(path: string): Promise<PluginView> {
     return this.#inTurn(async () => {
       const found = await lookAt(path, 'added');
       if (found.problem) throw found.problem;
-      // One that was refused may have been corrected.
-      this.#entries = this.#entries.filter(
-        (entry) => entry.plugin !== null || entry.manifest?.folder !== found.manifest.folder,
-      );
+      const before = this.#entries.find((entry) => manifestOf(entry)?.folder === found.manifest.folder);
+      if (before) await this.#end(before);
       const entry = await this.#load(found);
       if (entry.plugin === null) {
-        this.#drop(entry);
+        // One that ran stays in the list, with the reason why it does not any more.
+        if (!before?.plugin) this.#drop(entry);
         throw entry.problem;
       }
       await this.#home.link(found.manifest);
@@ -139,13 +138,12 @@ export class PluginHost {
    */
   async remove(name: string): Promise<{ readonly name: string; readonly stays: string | null }> {
     return this.#inTurn(async () => {
-      const entry = this.#entries.find((one) => nameOf(one) === name);
+      const entry = this.#entries.find((one) => manifestOf(one)?.name === name);
       if (!entry)
         throw new MeshError('not_found', `There is no plugin ${name}`, {
           hint: 'See `cocoon plugins list`.',
         });
-      this.#drop(entry);
-      if (entry.plugin) await closePlugin(entry.plugin);
+      await this.#end(entry);
       const isForgotten = await this.#home.unlink(name);
       return {
         name,
@@ -224,6 +222,11 @@ export class PluginHost {
     }
   }
 
+  async #end(entry: Entry): Promise<void> {
+    this.#drop(entry);
+    if (entry.plugin) await closePlugin(entry.plugin);
+  }
+
   #drop(entry: Entry): void {
     this.#entries = this.#entries.filter((one) => one !== entry);
     this.#tell();
@@ -231,7 +234,7 @@ export class PluginHost {
 
   #view(entry: Entry): PluginView {
     const { path, origin, plugin } = entry;
-    const manifest = plugin === null ? entry.manifest : plugin.manifest;
+    const manifest = manifestOf(entry);
     return {
       name: manifest?.name ?? null,
       version: manifest?.version ?? null,
@@ -267,6 +270,6 @@ async function closePlugin(plugin: Plugin): Promise<void> {
   await plugin.stop();
 }
 
-function nameOf(entry: Entry): string | null {
-  return entry.plugin === null ? (entry.manifest?.name ?? null) : entry.plugin.manifest.name;
+function manifestOf(entry: Entry): PluginManifest | null {
+  return entry.plugin === null ? entry.manifest : entry.plugin.manifest;
 }

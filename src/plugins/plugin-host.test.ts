@@ -203,16 +203,31 @@ describe('at run time', () => {
     });
   });
 
-  it('one that is added twice at once runs once', async () => {
+  it('one that is added again is started anew, from its files as they are now', async () => {
     await withParts(async ({ plugin, host, processes }) => {
       const one = await plugin('one', ['demo.one']);
       const all = await host();
-      const outcomes = await Promise.allSettled([all.add(one), all.add(one)]);
+      await Promise.all([all.add(one), all.add(one)]);
+      assert.equal(processes.all.length, 2);
+      assert.ok(processes.all[0]?.isStopped);
+      await plugin('one', ['demo.two']);
+      await all.add(one);
       assert.deepEqual(
-        outcomes.map(({ status }) => status),
-        ['fulfilled', 'rejected'],
+        all.list().map(({ name, capabilities }) => [name, capabilities.map(({ protocol }) => protocol)]),
+        [['one', ['demo.two']]],
       );
-      assert.equal(processes.all.length, 1);
+    });
+  });
+
+  it('one that is added again with a bad manifest goes on as it was', async () => {
+    await withParts(async ({ plugin, host, processes }) => {
+      const one = await plugin('one', ['demo.one']);
+      const all = await host();
+      await all.add(one);
+      await writeFiles(one, { 'package.json': '{' });
+      await assert.rejects(all.add(one), { code: 'bad_manifest' });
+      assert.equal(processes.last.isStopped, false);
+      assert.equal(all.list().length, 1);
     });
   });
 });

@@ -223,7 +223,11 @@ before(async () => {
       at('laptop-notes'),
     ],
   });
-  const paths = [at('variable'), ...Object.keys(bad).map((name) => at('bad', name))];
+  await writeFiles(at('broken'), {
+    'package.json': packageJson({}, { name: 'broken' }),
+    'plugin.ts': "throw new RangeError('not today');",
+  });
+  const paths = [at('variable'), at('broken'), ...Object.keys(bad).map((name) => at('bad', name))];
   secrets = {
     COCOON_SETUP_TOKEN: await token(),
     COCOON_SECRET: (await laptop.json<{ secret: string }>('secret', 'show')).secret,
@@ -293,6 +297,9 @@ test('each that is not as it has to be is refused with the reason, and nothing e
     assert.match(finding?.hint ?? '', /Correct the field/);
   }
   assert.equal(doctor.find(({ check }) => check === 'plugin notes')?.state, 'ok');
+  const broken = await plugin(box, 'broken', 'waiting');
+  assert.match(broken.why ?? '', /It could not be started: RangeError: not today/);
+  assert.equal(broken.code, 'plugin_failed');
 });
 
 describe('a capability of a plugin', () => {
