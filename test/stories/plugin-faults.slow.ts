@@ -109,7 +109,8 @@ before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'cocoon-faults-'));
   plugins = join(folder, 'home', 'plugins');
   for (const name of [...names, 'good' as const]) {
-    const capabilities = [{ protocol: protocolOf(name), version: '1.0.0' }];
+    // Many places, so that nothing but the limit of questions refuses those of `asks`.
+    const capabilities = [{ protocol: protocolOf(name), version: '1.0.0', limit: 1024 }];
     await writeFiles(join(plugins, name), {
       'package.json': packageJson({ capabilities, memory_mb: name === 'leaks' ? 32 : 128 }, { name }),
       'plugin.ts':
