@@ -93,6 +93,7 @@ export async function startDaemon(options: DaemonOptions, signal: AbortSignal): 
   try {
     const daemon = await build(options, parts);
     await firstSignIn(daemon.mesh, daemon.ownership, options, signal);
+    await daemon.modelsKnown;
     if (daemon.ownership.claim) await daemon.commands.owner.claimToken(daemon.ownership.claim);
     return { ...daemon, close: () => parts.disposeAsync() };
   } catch (thrown) {
@@ -104,7 +105,7 @@ export async function startDaemon(options: DaemonOptions, signal: AbortSignal): 
 async function build(
   options: DaemonOptions,
   parts: AsyncDisposableStack,
-): Promise<Omit<Daemon, 'close'> & { ownership: Ownership }> {
+): Promise<Omit<Daemon, 'close'> & { ownership: Ownership; modelsKnown: Promise<void> }> {
   const { home, settings, clock = systemClock } = options;
   // Whatever is made below, others need not read.
   process.umask(0o077);
@@ -291,6 +292,7 @@ async function build(
     signalingUrl: ownSignaling?.publicUrl ?? signalingUrl,
     web: ownSignaling?.web ?? null,
     ownership,
+    modelsKnown: features.modelsKnown(),
   };
 }
 

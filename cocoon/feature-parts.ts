@@ -3,7 +3,7 @@
  * the queries that ask both, the same questions to all devices, and capabilities.
  */
 
-import type { LocalCapabilities, RequestCapability } from '@cocoon-mesh/capabilities';
+import type { LocalCapabilities, Provider, RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Device, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, streamProtocols } from '@cocoon-mesh/protocol';
@@ -81,7 +81,11 @@ export class FeatureParts implements FeatureRoutes {
     serveTasks({ mesh, home: tasks, clock, log, denied });
     this.service = new TaskService(mesh, tasks);
     this.delegation = new Delegation(mesh, this.service, clock);
-    this.knowledge = new Knowledge(options, this.#has('knowledgebase'));
+    this.#models = this.#makeModels();
+    this.knowledge = new Knowledge(
+      { ...options, embeddings: this.#models.embeddings },
+      this.#has('knowledgebase'),
+    );
 
     this.#queryServer = new QueryServer({ clock, denied, log });
     const answerers = taskAnswerers(source);
@@ -94,12 +98,6 @@ export class FeatureParts implements FeatureRoutes {
     this.capabilities = new Capabilities(options);
     this.requestCapability = this.capabilities.request;
     const { local, settings, home } = options;
-    this.#models = new Models({
-      local,
-      settings: { ...settings.models, disabledCapabilities: settings.disabledCapabilities },
-      device: mesh.peerId,
-      clock,
-    });
     this.plugins = new Plugins({
       home,
       settings,
@@ -107,8 +105,19 @@ export class FeatureParts implements FeatureRoutes {
       clock,
       log,
       requestCapability: this.requestCapability,
+      self: () => this.#self(),
     });
     this.#queryServer.answer('custom', this.plugins.answerer);
+  }
+
+  /** Null: switched off. */
+  get embeddings(): Provider | null {
+    return this.#models.embeddings;
+  }
+
+  /** Resolves when it is known what embeds here, or why nothing does; a slow disk or server is not waited for. */
+  async modelsKnown(): Promise<void> {
+    await this.#models.known();
   }
 
   /** Databases are opened; one that is away is tried again. */
@@ -146,6 +155,16 @@ export class FeatureParts implements FeatureRoutes {
 
   #has(protocol: string): boolean {
     return !this.#options.settings.disabledCapabilities.includes(protocol);
+  }
+
+  #makeModels(): Models {
+    const { local, settings, mesh, clock } = this.#options;
+    return new Models({
+      local,
+      settings: { ...settings.models, disabledCapabilities: settings.disabledCapabilities },
+      device: mesh.peerId,
+      clock,
+    });
   }
 
   async #openTasks(): Promise<OpenTasks> {

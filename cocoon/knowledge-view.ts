@@ -1,5 +1,15 @@
 /** What `cocoon kb` prints. The names are the surface. */
 
+/** How far the model of this device goes with its passages. */
+export interface VectorsView {
+  /** Null: none, so that passages are found by their words only. */
+  readonly model: string | null;
+  /** Why it does not serve, in a sentence; words are compared meanwhile. */
+  readonly problem: string | null;
+  /** Passages, just now. */
+  readonly embedded: number;
+}
+
 /** After `kb add`: files, counted. */
 export interface IndexedView {
   readonly added: number;
@@ -12,6 +22,7 @@ export interface IndexedView {
   readonly skipped: number;
   /** Some of those that somebody may want to know of. */
   readonly examples: readonly { readonly path: string; readonly reason: string }[];
+  readonly vectors: VectorsView;
 }
 
 /** What `kb add` is told: on the way, of the path it is at, and at the end. */

@@ -2,11 +2,13 @@
 
 import type { AddOptions, AddReport, SourceRow } from '@cocoon-mesh/knowledge';
 import { KnowledgeBase, maxSearchRows } from '@cocoon-mesh/knowledge';
+import type { Provider } from '@cocoon-mesh/capabilities';
 import type { Clock, QueryRequest } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
 import type { Answerer } from '@cocoon-mesh/query';
 import type { Home } from './home.ts';
-import type { IndexedView, SourceView } from './knowledge-view.ts';
+import { KnowledgeVectors } from './knowledge-vectors.ts';
+import type { IndexedView, SourceView, VectorsView } from './knowledge-view.ts';
 import { LatePart } from './late-part.ts';
 import type { Log } from './logs.ts';
 import { asJson, paramsOf, searchSchema } from './queries/query-sources.ts';
@@ -15,15 +17,19 @@ export interface KnowledgePartOptions {
   readonly home: Home;
   readonly clock: Clock;
   readonly log: Log;
+  /** Of this device; null: switched off. */
+  readonly embeddings: Provider | null;
 }
 
 export class Knowledge {
   readonly #base: LatePart<KnowledgeBase>;
   readonly #enabled: boolean;
+  readonly #vectors: KnowledgeVectors;
 
   /** @param enabled false: the capability was switched off */
-  constructor({ home, clock, log }: KnowledgePartOptions, enabled: boolean) {
+  constructor({ home, clock, log, embeddings }: KnowledgePartOptions, enabled: boolean) {
     this.#enabled = enabled;
+    this.#vectors = new KnowledgeVectors(embeddings, clock);
     this.#base = new LatePart({
       what: 'The knowledge base',
       open: () =>
@@ -65,11 +71,16 @@ export class Knowledge {
       sources: reports.map(({ source }) => source),
       skipped: sum(({ skipped }) => Object.values(skipped).reduce((total, count) => total + count, 0)),
       examples: reports.flatMap(({ examples }) => examples),
+      vectors: await this.#vectors.fill(base, options.signal),
     };
   }
 
-  async list(): Promise<{ sources: readonly SourceView[] }> {
-    return { sources: (await (await this.#use()).sources()).map(sourceView) };
+  async list(): Promise<{ sources: readonly SourceView[]; vectors: Omit<VectorsView, 'embedded'> }> {
+    const { model, problem } = this.#vectors.view;
+    return {
+      sources: (await (await this.#use()).sources()).map(sourceView),
+      vectors: { model, problem },
+    };
   }
 
   /** @throws MeshError not_found for what was never added */
@@ -89,7 +100,13 @@ export class Knowledge {
     const from = offsetOf(request.after);
     const base = await this.#use();
     const limit = Math.min(from + request.limit + 1, maxSearchRows);
-    const found = await base.search(text, { limit, timeoutMs: request.timeout_ms, signal });
+    const vector = await this.#vectors.of(base, text, signal);
+    const found = await base.search(text, {
+      limit,
+      timeoutMs: request.timeout_ms,
+      signal,
+      ...(vector ? { vector } : {}),
+    });
     yield found.slice(from).map((row, i) => ({
       key: [row.score],
       at: String(from + i + 1),

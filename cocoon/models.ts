@@ -25,12 +25,19 @@ export interface ModelsOptions {
   readonly clock: Clock;
 }
 
+/** For the files of a model to be read, or a model server to answer. */
+const patienceMs = 2_000;
+
 export class Models {
+  /** Null: switched off. */
+  readonly embeddings: Provider | null;
   readonly #providers: readonly Provider[];
+  readonly #clock: Clock;
 
   constructor({ local, settings, device, clock }: ModelsOptions) {
+    this.#clock = clock;
     const { llmApiKey: apiKey, ollamaHost, disabledCapabilities: disabled } = settings;
-    const embeddings = disabled.includes('embeddings')
+    this.embeddings = disabled.includes('embeddings')
       ? null
       : embeddingsProvider({
           setting: settings.embeddingModel,
@@ -48,8 +55,19 @@ export class Models {
           ollamaHost,
           clock,
         });
-    this.#providers = [embeddings, chat].filter((provider) => provider !== null);
+    this.#providers = [this.embeddings, chat].filter((provider) => provider !== null);
     for (const provider of this.#providers) local.add(provider);
+  }
+
+  /** The first request after the start is to find what there is. Takes at most two seconds. */
+  async known(): Promise<void> {
+    if (this.embeddings === null || this.embeddings.state.problem === null) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const forget = this.embeddings.onChange(resolve);
+    const limit = this.#clock.after(patienceMs, resolve);
+    await promise;
+    forget();
+    limit.cancel();
   }
 
   /** Processes of models end. Idempotent. */

@@ -17,8 +17,20 @@ export function jsonField(maxBytes: number, maxDepth: number): z.ZodMiniType<Jso
 /** As `jsonField`, where something else bounds the bytes. */
 export function jsonOfDepth(maxDepth: number): z.ZodMiniType<Json> {
   return z.custom<Json>((value) => isJson(value, maxDepth), {
-    error: `not JSON of at most ${maxDepth} levels`,
+    error: ({ input }) => faultIn(input, maxDepth) ?? `not JSON of at most ${maxDepth} levels`,
   });
+}
+
+/** What can be wrong in what was JSON once, and where; null: something else. */
+function faultIn(value: unknown, depth: number, path = 'it'): string | null {
+  if (typeof value === 'string') return value.isWellFormed() ? null : `${path} has half a character`;
+  if (typeof value !== 'object' || value === null || depth === 0) return null;
+  for (const [key, item] of Object.entries(value)) {
+    const own = path === 'it' ? key : `${path}.${key}`;
+    const fault = faultIn(item, depth - 1, own);
+    if (fault !== null) return fault;
+  }
+  return null;
 }
 
 /** Of its text in UTF-8. */

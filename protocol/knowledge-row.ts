@@ -10,7 +10,7 @@ export const knowledgeRowSchema = z.object({
   snippet: z.string(),
   /** By rank: comparable within one answer only. */
   score: z.number(),
-  /** Whose vectors were compared. */
+  /** Whose vectors were compared, beside the lexical ones, which always are. */
   space: z.string(),
 });
 export type KnowledgeRow = z.infer<typeof knowledgeRowSchema>;

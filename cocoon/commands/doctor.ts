@@ -5,6 +5,7 @@ import { deviceSettings, defaultSignalingUrl, readConfigFile } from '../config.t
 import { ControlClient } from '../control/client.ts';
 import type { Finding } from '../doctor.ts';
 import { bad, checkHome, checkIpv6, checkPortFree, checkSignalingHttp, ok, warn } from '../doctor.ts';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { cocoonVersion } from '../version.ts';
 
@@ -28,6 +29,8 @@ async function findingsOf(context: CommandContext): Promise<readonly Finding[]> 
 }
 
 async function withoutDaemon({ home, environment }: CommandContext): Promise<Finding[]> {
+  // Only here: what it takes to compute is no part of other commands.
+  const { runtimeFinding } = await import('../doctor-runtime.ts');
   const findings = [
     ok('version', `cocoon ${cocoonVersion()} on Node ${process.versions.node}`),
     warn(
@@ -37,6 +40,7 @@ async function withoutDaemon({ home, environment }: CommandContext): Promise<Fin
     ),
     ...(await checkHome(home)),
     await checkIpv6(),
+    await runtimeFinding(systemClock),
   ];
   try {
     const settings = deviceSettings({}, environment, await readConfigFile(home.config));

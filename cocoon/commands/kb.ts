@@ -6,7 +6,8 @@ import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
 import { parseDuration } from '../duration.ts';
-import type { IndexedView, IndexTold, SourceView } from '../knowledge-view.ts';
+import type { IndexedView, IndexTold, SourceView, VectorsView } from '../knowledge-view.ts';
+import type { Output } from '../output.ts';
 import { table } from '../output.ts';
 import { askMany, failureOf } from '../query-stream.ts';
 import { printableLine } from '../terminal-text.ts';
@@ -16,6 +17,11 @@ interface SearchFlags {
   readonly limit: string;
   readonly timeout: string;
   readonly device?: readonly string[];
+}
+
+interface Listed {
+  readonly sources: readonly SourceView[];
+  readonly vectors: Pick<VectorsView, 'model' | 'problem'>;
 }
 
 interface Hit {
@@ -59,6 +65,7 @@ export async function kbAdd(
   if (!output.json)
     for (const { path, reason } of answer.examples)
       output.note(`Left out ${path}: ${reason.replaceAll('_', ' ')}`);
+  noteModel(output, answer.vectors);
 }
 
 export async function kbSearch(
@@ -81,12 +88,13 @@ export async function kbSearch(
 }
 
 export async function kbList({ home, output }: CommandContext): Promise<void> {
-  const { sources } = await new ControlClient(home).ask<{ sources: SourceView[] }>('GET', '/kb');
+  const { sources, vectors } = await new ControlClient(home).ask<Listed>('GET', '/kb');
   const rows = sources.map(({ path, files, watched }) => [path, String(files), watched ? 'yes' : 'no']);
   output.say(
-    { sources },
+    { sources, vectors },
     rows.length === 0 ? 'This device has indexed nothing.' : table(['PATH', 'FILES', 'WATCHED'], rows),
   );
+  noteModel(output, vectors);
 }
 
 export async function kbRemove(
@@ -113,8 +121,15 @@ function extensions(text: string | undefined): string[] | null {
   return text?.split(',').filter((extension) => extension !== '') ?? null;
 }
 
-function indexedText({ added, changed, unchanged, removed, skipped }: IndexedView): string {
-  return `${added} files added, ${changed} read again, ${unchanged} unchanged, ${removed} gone, ${skipped} left out.`;
+function indexedText({ added, changed, unchanged, removed, skipped, vectors }: IndexedView): string {
+  const files = `${added} files added, ${changed} read again, ${unchanged} unchanged, ${removed} gone, ${skipped} left out.`;
+  return vectors.model === null
+    ? files
+    : `${files} ${vectors.embedded} passages embedded by ${vectors.model}.`;
+}
+
+function noteModel(output: Output, { problem }: Pick<VectorsView, 'problem'>): void {
+  if (problem !== null) output.note(`Passages are compared by their words only: ${problem}`);
 }
 
 function hitText({ device, file, line, heading, snippet }: Hit): string {

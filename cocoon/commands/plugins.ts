@@ -93,8 +93,8 @@ function listText(plugins: readonly PluginView[]): string {
     pid === null ? '' : String(pid),
     String(restarts),
   ]);
-  const whys = plugins.flatMap(({ name, path, why }) =>
-    why === null ? [] : [`${name ?? path}: ${printableLine(why)}`],
+  const whys = plugins.flatMap(({ name, path, why, code }) =>
+    why === null ? [] : [`${name ?? path}: ${printableLine(why)} (${code})`],
   );
   return [table(['NAME', 'VERSION', 'STATE', 'CAPABILITIES', 'PID', 'RESTARTS'], rows), ...whys].join('\n');
 }

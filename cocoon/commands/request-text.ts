@@ -29,7 +29,13 @@ export function shownWhole(protocol: string, whole: unknown): string {
     if (pieces.length > 0 && pieces.every((piece) => 'text' in piece))
       return pieces.map(({ text }) => text).join('');
   }
-  return JSON.stringify(whole, null, 2);
+  return readable(whole);
+}
+
+/** Lists of numbers in one line: a vector has hundreds. Within texts there are no line breaks. */
+function readable(value: unknown): string {
+  const numbers = /\[\n\s+(?:-?\d[\d.eE+-]*(?:,\n)?\s*)+\]/g;
+  return JSON.stringify(value, null, 2).replace(numbers, (list) => JSON.stringify(JSON.parse(list)));
 }
 
 /** A chat streams when its request says so; whoever wants to read along means that. */

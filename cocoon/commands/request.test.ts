@@ -109,6 +109,15 @@ describe('cocoon request', () => {
     assert.deepEqual((await run(false, {}, 'demo.echo')).said, ['null']);
   });
 
+  test('prints lists of numbers in one line for people, whatever texts look like', async () => {
+    const value = { vectors: [[1, -0.5], [2e-9]], text: '[\n 1,\n 2\n]', none: [], mixed: [1, 'a'] };
+    const { said } = await run(false, {}, 'demo.echo', JSON.stringify(value));
+    const [text] = said as [string];
+    assert.deepEqual(JSON.parse(text), value);
+    assert.ok(text.includes('[1,-0.5],\n'), text);
+    assert.equal(text.split('\n').length, 12);
+  });
+
   test('says for people when another device served than the one they preferred', async () => {
     const { notes } = await run(false, { preferDevice: 'laptop' }, 'demo.echo', '"x"');
     assert.deepEqual(notes, ['laptop did not serve it: capability_not_found.']);

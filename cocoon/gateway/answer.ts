@@ -18,6 +18,33 @@ export function answerJson(response: ServerResponse, value: unknown, status = 20
   response.end(body);
 }
 
+/** One that is too large to be written at once. @throws when the client goes away */
+export async function answerJsonPieces(
+  response: ServerResponse,
+  pieces: AsyncIterable<string>,
+  gone: AbortSignal,
+): Promise<void> {
+  response.writeHead(200, {
+    'content-type': 'application/json',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  });
+  for await (const piece of pieces) await writeChunk(response, piece, gone);
+  response.end();
+}
+
+/** Waits as long as the client does not read. @throws when it goes away */
+export async function writeChunk(response: ServerResponse, text: string, gone: AbortSignal): Promise<void> {
+  gone.throwIfAborted();
+  if (response.write(text)) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  response.once('drain', resolve);
+  gone.addEventListener('abort', () => resolve(), { once: true });
+  await promise;
+  response.off('drain', resolve);
+  gone.throwIfAborted();
+}
+
 /** Refuses an upgrade before it began. */
 export function refuseUpgrade(request: IncomingMessage, socket: Duplex, error: MeshError): void {
   socket.on('error', () => undefined);

@@ -63,6 +63,52 @@ describe('a capability request at the gateway', () => {
     assert.match(`${header('cocoon-queue-ms')} ${header('cocoon-total-ms')}`, /^\d+ \d+$/);
   });
 
+  test('for embeddings is answered in the shape of the API of OpenAI', async () => {
+    const space = '5'.repeat(64);
+    const usage = { prompt_tokens: 2, total_tokens: 2 };
+    const said = { model: 'm', space, semantic: true, dimensions: 2, count: 2, usage };
+    let vectors = new Uint8Array(Float32Array.of(0.1, 1, -1, 2).buffer);
+    const embeddings = scriptedProvider({
+      protocol: 'embeddings',
+      version: '1.5.0',
+      handle: async () => content(said, vectors),
+    });
+    const takeAway = gpu.features.capabilities.local.add(embeddings);
+    const ask = (payload: object) =>
+      laptop.ask<{ result: { data: { embedding: unknown }[] } }>('POST', '/capabilities/embeddings', {
+        version: '^1.5.0',
+        payload,
+      });
+    try {
+      const { body } = await ask({ input: ['a', 'b'] });
+      const [first, second] = [[Math.fround(0.1), 1], [-1, 2]]; // prettier-ignore
+      assert.deepEqual(body, {
+        result: {
+          object: 'list',
+          data: [
+            { object: 'embedding', index: 0, embedding: first },
+            { object: 'embedding', index: 1, embedding: second },
+          ],
+          model: 'm',
+          usage,
+          space,
+          semantic: true,
+          dimensions: 2,
+        },
+      });
+      const packed = await ask({ input: ['a', 'b'], encoding_format: 'base64' });
+      assert.deepEqual(
+        packed.body.result.data.map(({ embedding }) => embedding),
+        [vectors.subarray(0, 8), vectors.subarray(8)].map((part) => Buffer.from(part).toString('base64')),
+      );
+      vectors = vectors.subarray(4);
+      const wrong = { version: '^1.5.0', payload: { input: ['a', 'b'] } };
+      assert.equal(await laptop.refusal('POST', '/capabilities/embeddings', wrong), '502 bad_answer');
+    } finally {
+      takeAway();
+    }
+  });
+
   test('needs no more than the name of the capability', async () => {
     const { body } = await laptop.ask('POST', '/capabilities/demo.echo', {});
     assert.deepEqual(body, { result: null });

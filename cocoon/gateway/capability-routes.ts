@@ -1,10 +1,17 @@
 /**
  * `POST /capabilities/{protocol}`: a capability request of a program on this machine. An answer in one piece is JSON,
  * a stream is server-sent events: `chunk`, then `done` or `error`. Binary parts are base64 in `parts`, both ways; where
- * there are none, the field is absent.
+ * there are none, the field is absent. Embeddings are told in the shape of OpenAI's API (`embeddings-json.node.ts`).
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { embeddingsJson } from '@cocoon-mesh/ai/embeddings-json.node.ts';
+import {
+  checkEmbeddingsAnswer,
+  embeddingsProtocol,
+  embeddingsRequestSchema,
+  embeddingsVersion,
+} from '@cocoon-mesh/ai/embeddings-payload.ts';
 import type { AnswerSource, CapabilityAnswer, Content } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
 import {
@@ -16,12 +23,14 @@ import {
   rangeField,
   toMeshError,
 } from '@cocoon-mesh/protocol';
+import { satisfies } from 'semver';
 import * as z from 'zod/mini';
 import type { Capabilities } from '../capabilities.ts';
-import { answerJson } from './answer.ts';
+import { answerJson, answerJsonPieces, writeChunk } from './answer.ts';
+import { inputsOf } from './embeddings-run.ts';
 import type { ModelChoice, ModelOffer } from './openai-models.ts';
 import { modelFeature, modelNotFound, modelProtocols, offersOf, resolveModel } from './openai-models.ts';
-import { goneSignal, writeChunk } from './openai-routes.ts';
+import { goneSignal } from './openai-routes.ts';
 import { assertKnown } from './parameters.ts';
 import { readJsonBody } from './request-body.ts';
 
@@ -33,6 +42,8 @@ export interface CapabilityRoutes {
 const maxBodyBytes = Math.ceil((limits.maxCapabilityMessageBytes * 4) / 3) + 64 * 1024;
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?$/;
 const nameField = z.string().check(z.minLength(1), z.maxLength(256));
+
+const encodingSchema = z.pick(embeddingsRequestSchema, { encoding_format: true });
 
 const bodySchema = z.strictObject({
   version: z.optional(rangeField),
@@ -75,7 +86,7 @@ export async function answerCapabilities(
     signal: gone,
   });
   try {
-    await send(response, answer, gone);
+    await send(response, answer, { protocol, payload: body.payload ?? null }, gone);
   } catch (thrown) {
     if (model === null || !(thrown instanceof MeshError) || thrown.code !== 'capability_not_found')
       throw thrown;
@@ -103,12 +114,19 @@ async function namedModel(
 }
 
 /** Whether it streams is known with its first piece. @throws MeshError as long as nothing was sent */
-async function send(response: ServerResponse, answer: CapabilityAnswer, gone: AbortSignal): Promise<void> {
+async function send(
+  response: ServerResponse,
+  answer: CapabilityAnswer,
+  asked: Asked,
+  gone: AbortSignal,
+): Promise<void> {
   const chunks = answer.chunks[Symbol.asyncIterator]();
   const first = await chunks.next();
   if (first.done === true) {
     const end = await answer.end;
+    const embeddings = embeddingsIn(end, asked);
     setHeaders(response, headersOf(end.source));
+    if (embeddings) return answerJsonPieces(response, resultIn(embeddings), gone);
     return answerJson(response, { result: end.payload, ...partsOf(end) });
   }
   const { device, deviceId, attempts } = await answer.device;
@@ -130,6 +148,27 @@ async function send(response: ServerResponse, answer: CapabilityAnswer, gone: Ab
     if (gone.aborted) response.destroy();
     else response.end(event('error', { error: toMeshError(thrown) }));
   }
+}
+
+interface Asked {
+  readonly protocol: string;
+  readonly payload: unknown;
+}
+
+/** Null: it is of something else. @throws MeshError bad_answer */
+function embeddingsIn(
+  { source, ...content }: Content & { readonly source: AnswerSource },
+  { protocol, payload }: Asked,
+): AsyncIterable<string> | null {
+  if (protocol !== embeddingsProtocol || !satisfies(source.version, `^${embeddingsVersion}`)) return null;
+  const { data } = encodingSchema.safeParse(payload);
+  return embeddingsJson(checkEmbeddingsAnswer(content, inputsOf(payload)), data?.encoding_format ?? 'float');
+}
+
+async function* resultIn(json: AsyncIterable<string>): AsyncGenerator<string> {
+  yield '{"result":';
+  yield* json;
+  yield '}';
 }
 
 function setHeaders(response: ServerResponse, headers: Readonly<Record<string, string>>): void {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { unpackedVectors } from '@cocoon-mesh/ai/embeddings-payload.ts';
 import { delta } from '@cocoon-mesh/ai/model-server.contract.ts';
 import type { Content, ProviderCall } from '@cocoon-mesh/capabilities';
 import { MeshOfProviders } from '@cocoon-mesh/capabilities/mesh-of-providers.contract.ts';
@@ -11,7 +12,7 @@ import {
 import type { Json } from '@cocoon-mesh/protocol';
 import type { StartedChat } from './chat-run.ts';
 import { startChat } from './chat-run.ts';
-import { embed, vectorsOf } from './embeddings-run.ts';
+import { embed } from './embeddings-run.ts';
 import type { ModelDevice } from './openai-models.ts';
 import { offersOf, resolveModel } from './openai-models.ts';
 
@@ -113,7 +114,8 @@ describe('embeddings over sessions', () => {
   const answer = {
     dimensions: 2,
     count: 1,
-    space: 's',
+    space: '5'.repeat(64),
+    semantic: true,
     model: 'm',
     usage: { prompt_tokens: 1, total_tokens: 1 },
   };
@@ -122,12 +124,12 @@ describe('embeddings over sessions', () => {
   async function secondNumbers(handle: Script): Promise<number[]> {
     const chats = new Chats();
     chats.add('one', handle, 'embeddings');
-    const embedded = await embed(
+    const { embeddings } = await embed(
       { requestCapability: chats.mesh.router.request, modelDevices: () => chats.devices },
       { model: 'm@one', input: 'x' },
       new AbortController().signal,
     );
-    return vectorsOf(embedded).map((vector) => vector.readFloatLE(4));
+    return unpackedVectors(embeddings).map((vector) => vector[1] ?? NaN);
   }
 
   it('come with their vectors', async () => {

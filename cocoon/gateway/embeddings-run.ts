@@ -1,8 +1,10 @@
 /** Embeddings through the mesh for clients that know nothing of it. */
 
+import type { PackedEmbeddings } from '@cocoon-mesh/ai/embeddings-payload.ts';
+import { checkEmbeddingsAnswer, maxInputs } from '@cocoon-mesh/ai/embeddings-payload.ts';
 import type { RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
-import { MeshError, check } from '@cocoon-mesh/protocol';
+import { MeshError } from '@cocoon-mesh/protocol';
 import * as z from 'zod/mini';
 import type { ModelDevice, ModelOffer } from './openai-models.ts';
 import { modelFeature, modelNotFound, offersOf, resolveModel } from './openai-models.ts';
@@ -10,7 +12,6 @@ import { modelFeature, modelNotFound, offersOf, resolveModel } from './openai-mo
 const embeddingsProtocol = 'embeddings';
 /** A full batch of long texts on a slow device, whose model is loaded first. */
 const embedTimeoutMs = 120_000;
-const maxInputs = 2048;
 
 const tokensField = z.array(z.int().check(z.nonnegative()));
 
@@ -27,22 +28,8 @@ export const embeddingsRequestSchema = z.looseObject({
 });
 type EmbeddingsRequest = z.infer<typeof embeddingsRequestSchema>;
 
-const answerSchema = z.object({
-  dimensions: z.int().check(z.positive()),
-  count: z.int().check(z.nonnegative()),
-  space: z.optional(z.string()),
-  model: z.optional(z.string()),
-  usage: z.optional(z.looseObject({ prompt_tokens: z.number(), total_tokens: z.number() })),
-});
-
 export interface Embedded {
-  /** Little-endian float32, one vector behind the other. */
-  readonly packed: Buffer;
-  readonly dimensions: number;
-  readonly count: number;
-  readonly space: string | null;
-  readonly model: string;
-  readonly usage: { readonly prompt_tokens: number; readonly total_tokens: number };
+  readonly embeddings: PackedEmbeddings;
   readonly device: string;
   readonly deviceId: string;
   readonly attempts: number;
@@ -78,34 +65,20 @@ export async function embed(
   try {
     // There are none, but a provider that sends some would wait for ever to have them read.
     for await (const _chunk of answer.chunks);
-    const { payload, parts, source } = await answer.end;
-    const said = check(answerSchema, payload);
-    const [vectors] = parts;
-    if (parts.length !== 1 || vectors?.length !== said.count * said.dimensions * 4)
-      throw new MeshError('bad_answer', `The vectors of ${source.device} are not as long as it says`);
-    return {
-      packed: Buffer.from(vectors.buffer, vectors.byteOffset, vectors.length),
-      dimensions: said.dimensions,
-      count: said.count,
-      space: said.space ?? null,
-      model: said.model ?? choice.model ?? '',
-      usage: said.usage ?? { prompt_tokens: 0, total_tokens: 0 },
-      device: source.device,
-      deviceId: source.deviceId,
-      attempts: source.attempts,
-    };
+    const { source, ...content } = await answer.end;
+    const { device, deviceId, attempts } = source;
+    return { embeddings: checkEmbeddingsAnswer(content, inputsOf(request)), device, deviceId, attempts };
   } catch (thrown) {
-    if (!(thrown instanceof MeshError)) throw thrown;
-    if (thrown.code === 'capability_not_found')
+    if (thrown instanceof MeshError && thrown.code === 'capability_not_found')
       throw modelNotFound(choice, embeddingsProtocol, await offers());
-    if (thrown.code === 'bad_message') throw new MeshError('bad_answer', thrown.message, { cause: thrown });
     throw thrown;
   }
 }
 
-export function vectorsOf({ packed, dimensions, count }: Embedded): Buffer[] {
-  const bytes = dimensions * 4;
-  return Array.from({ length: count }, (_, i) => packed.subarray(i * bytes, (i + 1) * bytes));
+/** Of a payload that a provider has taken: a vector is due for each. */
+export function inputsOf(payload: unknown): number {
+  const input = typeof payload === 'object' && payload !== null && 'input' in payload ? payload.input : '';
+  return Array.isArray(input) && typeof input[0] !== 'number' ? input.length : 1;
 }
 
 function withoutAbsent(fields: Record<string, unknown>): Record<string, unknown> {

@@ -7,10 +7,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { GatheredChat } from '@cocoon-mesh/ai/chat-gather.ts';
 import type { ChatChunk, ChatRequest, ChatUsage } from '@cocoon-mesh/ai/chat-payload.ts';
 import { chatProtocol, readChatRequest } from '@cocoon-mesh/ai/chat-payload.ts';
+import { unpackedVectors } from '@cocoon-mesh/ai/embeddings-payload.ts';
 import { MeshError, limits, toMeshError } from '@cocoon-mesh/protocol';
-import { answerJson } from './answer.ts';
+import { answerJson, writeChunk } from './answer.ts';
 import type { StartedChat } from './chat-run.ts';
-import { embed, vectorsOf } from './embeddings-run.ts';
+import { embed } from './embeddings-run.ts';
 import {
   fromOllama,
   ollamaChatSchema,
@@ -21,7 +22,7 @@ import {
 import { answerErrorBody } from './openai-error.ts';
 import { chooseModel, isChosen, listModels, modelNotFound, offersOf } from './openai-models.ts';
 import type { OpenAiRoutes } from './openai-routes.ts';
-import { floatsOf, goneSignal, runChat, sourceHeaders, writeChunk } from './openai-routes.ts';
+import { goneSignal, runChat, sourceHeaders } from './openai-routes.ts';
 import { readJsonBody } from './request-body.ts';
 
 /** What clients compare, to know what they may ask for. */
@@ -218,12 +219,12 @@ async function answerEmbed(
 ): Promise<void> {
   const asked = await readJsonBody(request, ollamaEmbedSchema, limits.maxCapabilityJsonBytes, 'bad_payload');
   const { keep_alive: _keep, options: _options, ...rest } = asked;
-  const embedded = await embed(routes, rest, gone);
-  for (const [name, value] of Object.entries(sourceHeaders(embedded))) response.setHeader(name, value);
+  const { embeddings, ...source } = await embed(routes, rest, gone);
+  for (const [name, value] of Object.entries(sourceHeaders(source))) response.setHeader(name, value);
   answerJson(response, {
     model: asked.model,
-    embeddings: vectorsOf(embedded).map(floatsOf),
-    prompt_eval_count: embedded.usage.prompt_tokens,
+    embeddings: unpackedVectors(embeddings).map((vector) => Array.from(vector)),
+    prompt_eval_count: embeddings.usage.prompt_tokens,
   });
 }
 

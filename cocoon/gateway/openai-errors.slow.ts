@@ -100,10 +100,20 @@ describe('an error behind the API of OpenAI', () => {
   });
 
   it('in vectors that are not what they are said to be reaches nobody as vectors', async () => {
+    const right = {
+      model: 'm',
+      space: 'a'.repeat(64),
+      semantic: true,
+      dimensions: 3,
+      count: 1,
+      usage: { prompt_tokens: 1, total_tokens: 1 },
+    };
     for (const [payload, ...parts] of [
-      [{ dimensions: 3, count: 1 }, new Uint8Array(8)],
-      [{ dimensions: 3, count: 1 }],
-      [{ dimensions: 0, count: 1 }, new Uint8Array(0)],
+      [right, new Uint8Array(8)],
+      [right],
+      [{ ...right, dimensions: 0 }, new Uint8Array(0)],
+      [{ ...right, count: 2 }, new Uint8Array(24)],
+      [{ ...right, space: 'none' }, new Uint8Array(12)],
       ['vectors', new Uint8Array(12)],
     ] as [Json, ...Uint8Array[]][]) {
       await using gateway = await gatewayOf('embeddings', async () => content(payload, ...parts));

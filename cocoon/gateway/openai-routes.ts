@@ -5,15 +5,16 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { GatheredChat } from '@cocoon-mesh/ai/chat-gather.ts';
+import { embeddingsJson } from '@cocoon-mesh/ai/embeddings-json.node.ts';
 import type { ChatChunk, ChatRequest } from '@cocoon-mesh/ai/chat-payload.ts';
 import { readChatRequest } from '@cocoon-mesh/ai/chat-payload.ts';
 import type { RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, jsonOfDepth, limits, toMeshError } from '@cocoon-mesh/protocol';
-import { answerJson } from './answer.ts';
+import { answerJson, answerJsonPieces, writeChunk } from './answer.ts';
 import type { StartedChat } from './chat-run.ts';
 import { startChat } from './chat-run.ts';
-import { embed, embeddingsRequestSchema, vectorsOf } from './embeddings-run.ts';
+import { embed, embeddingsRequestSchema } from './embeddings-run.ts';
 import { answerOpenAiError, openAiError } from './openai-error.ts';
 import type { ModelDevice, ModelOffer } from './openai-models.ts';
 import { listModels, offersOf, resolveModel } from './openai-models.ts';
@@ -164,23 +165,8 @@ async function answerEmbeddings(
   );
   const embedded = await embed(routes, asked, gone);
   for (const [name, value] of Object.entries(sourceHeaders(embedded))) response.setHeader(name, value);
-  const asIs = asked.encoding_format === 'base64';
-  answerJson(response, {
-    object: 'list',
-    data: vectorsOf(embedded).map((vector, index) => ({
-      object: 'embedding',
-      index,
-      embedding: asIs ? vector.toString('base64') : floatsOf(vector),
-    })),
-    model: embedded.model,
-    usage: embedded.usage,
-    /** Vectors of one space can be compared, others not. */
-    space: embedded.space,
-  });
-}
-
-export function floatsOf(vector: Buffer): number[] {
-  return Array.from({ length: vector.length / 4 }, (_, i) => vector.readFloatLE(i * 4));
+  const pieces = embeddingsJson(embedded.embeddings, asked.encoding_format ?? 'float');
+  await answerJsonPieces(response, pieces, gone);
 }
 
 export function sourceHeaders(source: {
@@ -200,18 +186,6 @@ export function goneSignal(response: ServerResponse): AbortSignal {
   const gone = new AbortController();
   response.on('close', () => gone.abort(new DOMException('The client is gone', 'AbortError')));
   return gone.signal;
-}
-
-/** Waits as long as the client does not read. @throws when it goes away */
-export async function writeChunk(response: ServerResponse, text: string, gone: AbortSignal): Promise<void> {
-  gone.throwIfAborted();
-  if (response.write(text)) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  response.once('drain', resolve);
-  gone.addEventListener('abort', () => resolve(), { once: true });
-  await promise;
-  response.off('drain', resolve);
-  gone.throwIfAborted();
 }
 
 function decoded(text: string): string {

@@ -17,7 +17,7 @@ function requestOf(params: Json, change: Partial<QueryRequest> = {}): QueryReque
 }
 
 async function rowsOf(answerer: Answerer, request: QueryRequest): Promise<QueryRow[]> {
-  const batches = await Array.fromAsync(answerer(request, new AbortController().signal));
+  const batches = await Array.fromAsync(answerer(request, new AbortController().signal, null));
   return batches.flatMap((batch) => batch as QueryRow | QueryRow[]);
 }
 
@@ -26,7 +26,7 @@ describe('a query that reaches this device', () => {
     await using store = await openTaskStore({ url: 'sqlite::memory:', clock: systemClock, device });
     const answerers = taskAnswerers({ use: async () => ({ store }) as unknown as OpenTasks });
     const knowledge = new Knowledge(
-      { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined },
+      { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined, embeddings: null },
       true,
     );
     const long = 'x'.repeat(1001);
@@ -57,7 +57,7 @@ describe('a query that reaches this device', () => {
       ['two', 'one'],
     );
     const knowledge = new Knowledge(
-      { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined },
+      { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined, embeddings: null },
       true,
     );
     for (const after of ['', '0', '-1', '1 or 1=1', 's:0', 'c:1:x', `u${first?.at.slice(1)}`]) {
@@ -74,7 +74,7 @@ describe('a query that reaches this device', () => {
   test('about what was switched off here is told so', async () => {
     const answerers = taskAnswerers({ use: async () => switchedOff() });
     const knowledge = new Knowledge(
-      { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined },
+      { home: new Home('/nonexistent'), clock: systemClock, log: () => undefined, embeddings: null },
       false,
     );
     const off = { code: 'capability_off' };

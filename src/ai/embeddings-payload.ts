@@ -32,6 +32,8 @@ export const embeddingsRequestSchema = z.object({
   dimensions: z.optional(z.nullable(dimensionsField)),
   /** Cuts off what the model does not take, instead of refusing it. */
   truncate: z.optional(z.nullable(z.boolean('has to be true or false'))),
+  /** Of vectors within JSON (`embeddings-json.node.ts`); between devices they are packed in any case. */
+  encoding_format: z.optional(z.nullable(z.enum(['float', 'base64'], 'has to be float or base64'))),
 });
 export type EmbeddingsRequest = z.infer<typeof embeddingsRequestSchema>;
 
@@ -47,6 +49,11 @@ export const embeddingsAnswerSchema = z.object({
   usage: z.object({ prompt_tokens: count, total_tokens: count }),
 });
 export type EmbeddingsAnswer = z.infer<typeof embeddingsAnswerSchema>;
+
+export interface PackedEmbeddings extends EmbeddingsAnswer {
+  /** Little-endian float32, one vector behind the other. */
+  readonly packed: Uint8Array;
+}
 
 /** What is embedded by what. */
 export interface EmbeddingsSpace {
@@ -99,23 +106,35 @@ export function embeddingsContent(here: EmbeddingsSpace, vectors: Uint8Array, to
   };
 }
 
-/** What an asker gets. @param texts of the request. @throws MeshError bad_answer */
-export function readEmbeddingsAnswer(
-  { payload, parts }: Content,
-  texts: number,
-): EmbeddingsAnswer & { readonly vectors: readonly Float32Array[] } {
+/** As it came, with its vectors packed. @param texts of the request. @throws MeshError bad_answer */
+export function checkEmbeddingsAnswer({ payload, parts }: Content, texts: number): PackedEmbeddings {
   const result = embeddingsAnswerSchema.safeParse(payload);
   if (!result.success) throw badAnswer(result.error.issues[0]?.path.map(String).join('.') ?? '');
   const answer = result.data;
   const [packed] = parts;
   if (answer.count !== texts) throw badAnswer('count');
-  const bytes = answer.dimensions * 4;
-  if (!packed || parts.length !== 1 || packed.length !== answer.count * bytes)
+  if (!packed || parts.length !== 1 || packed.length !== answer.count * answer.dimensions * 4)
     throw badAnswer('the part with the vectors');
-  const vectors = Array.from({ length: answer.count }, (_, i) =>
-    unpackVector(packed.subarray(i * bytes, (i + 1) * bytes)),
-  );
-  return { ...answer, vectors };
+  return { ...answer, packed };
+}
+
+/** Of each text its own bytes. */
+export function packedVectors({ packed, count: vectors, dimensions }: PackedEmbeddings): Uint8Array[] {
+  const bytes = dimensions * 4;
+  return Array.from({ length: vectors }, (_, i) => packed.subarray(i * bytes, (i + 1) * bytes));
+}
+
+/** What an asker gets. @param texts of the request. @throws MeshError bad_answer */
+export function readEmbeddingsAnswer(
+  content: Content,
+  texts: number,
+): EmbeddingsAnswer & { readonly vectors: readonly Float32Array[] } {
+  const { packed, ...answer } = checkEmbeddingsAnswer(content, texts);
+  return { ...answer, vectors: unpackedVectors({ packed, ...answer }) };
+}
+
+export function unpackedVectors(embeddings: PackedEmbeddings): Float32Array[] {
+  return packedVectors(embeddings).map(unpackVector);
 }
 
 function badAnswer(field: string): MeshError {

@@ -30,7 +30,8 @@ export class BackendEmbeddingsProvider implements Provider {
 
   get state(): ProviderState {
     const { state } = this.#backend;
-    if ('problem' in state) return { problem: state.problem, warm: false, features: [] };
+    if ('problem' in state)
+      return { problem: state.problem, problemCode: 'model_unavailable', warm: false, features: [] };
     // One that compares words must not answer for one that compares meaning, unless there is no other.
     return {
       problem: null,

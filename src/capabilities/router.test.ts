@@ -216,6 +216,26 @@ describe('a stand-in', () => {
   });
 });
 
+describe('what is said when several devices did not serve', () => {
+  const gone = new MeshError('capability_not_found');
+  const busy = new MeshError('overloaded', 'Busy', { retryAfterMs: 2_000 });
+  const broken = new Error('broken');
+
+  for (const [name, errors, code] of [
+    ['is that one failed, not that another has it no more', [broken, gone], 'provider_failed'],
+    ['is that one failed, not that another is busy', [broken, busy], 'provider_failed'],
+    ['is that one is busy, not that another has it no more', [gone, busy], 'overloaded'],
+  ] as const)
+    test(name, async () => {
+      for (const order of [errors, errors.toReversed()]) {
+        const mesh = new MeshOfProviders();
+        for (const [i, error] of order.entries())
+          mesh.add(`box-${i}`, scriptedProvider({ handle: failing(error) }));
+        await assert.rejects(serve(mesh), { code });
+      }
+    });
+});
+
 describe('a device that was preferred', () => {
   test('serves also when another one, or this one, is better', async () => {
     const mesh = new MeshOfProviders();

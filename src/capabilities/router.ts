@@ -95,9 +95,11 @@ export class CapabilityRouter {
     let failure: MeshError | null = null;
     /** A device that has more than a stand-in. */
     let isOneBusy = false;
+    const own = this.#ownProblem(wanted);
     for (const choice of order) {
-      if (attempts === maxAttempts || (choice.isStandIn && isOneBusy)) break;
       const { peerId, name } = choice;
+      const isNamed = [wanted.only, wanted.preferred, wanted.sticky].includes(peerId);
+      if (attempts === maxAttempts || (choice.isStandIn && !isNamed && (isOneBusy || own !== null))) break;
       const hasMore = !choice.isStandIn && !choice.isUnknown;
       const endTry = this.#breaker(peerId).begin();
       if (!endTry) {
@@ -149,7 +151,12 @@ export class CapabilityRouter {
         ticket?.ended();
       }
     }
-    throw failure ?? new MeshError('capability_not_found');
+    throw failure ?? own ?? new MeshError('capability_not_found');
+  }
+
+  /** What was set up here and does not work is not replaced by the stand-in of another device, unless that is asked for. */
+  #ownProblem(wanted: Wanted): MeshError | null {
+    return wanted.features.length > 0 ? null : (this.#options.local?.problemOf(wanted) ?? null);
   }
 
   /** @throws MeshError capability_not_found | device_offline | device_not_found | name_changed, what the signal says */
@@ -337,7 +344,13 @@ function worse(before: MeshError | null, error: MeshError): MeshError {
   if (!before) return error;
   if (before.code === 'overloaded' && error.code === 'overloaded')
     return (error.retryAfterMs ?? Infinity) < (before.retryAfterMs ?? Infinity) ? error : before;
-  return error.code === 'overloaded' ? before : error;
+  return weight(error) < weight(before) ? before : error;
+}
+
+/** That a device is gone says least, that one is busy more, that one failed most. */
+function weight(error: MeshError): number {
+  if (error.code === 'overloaded') return 1;
+  return isBusy(error) ? 2 : 0;
 }
 
 function named(error: MeshError, name: string): MeshError {

@@ -36,7 +36,7 @@ export interface SearchOptions {
   readonly limit?: number;
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
-  /** Of a space that `useSpace` named, for ranking by meaning; absent: the lexical one. */
+  /** Of a space that `useSpace` named, to rank by meaning too, and not by words alone. */
   readonly vector?: { readonly fingerprint: string; readonly values: Float32Array };
 }
 

@@ -15,6 +15,7 @@ import { Indexer } from './indexer.node.ts';
 import type { ChunkRow, SourceRow, Space, StoredVector } from './knowledge-store.node.ts';
 import { KnowledgeStore } from './knowledge-store.node.ts';
 import type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';
+import type { Question } from './searcher.node.ts';
 import { searchChunks } from './searcher.node.ts';
 import { SpaceTables } from './space-tables.node.ts';
 
@@ -35,7 +36,7 @@ export interface AddRequest {
 export interface SearchRequest {
   readonly text: string;
   readonly limit: number;
-  /** Of a space that `useSpace` named; without it, the lexical one. */
+  /** Of a space that `useSpace` named, beside the lexical one. */
   readonly vector: { readonly fingerprint: string; readonly values: Float32Array } | null;
 }
 
@@ -174,8 +175,12 @@ export class KnowledgeService {
 
   /** @throws MeshError bad_filter */
   async search({ text, limit, vector }: SearchRequest): Promise<readonly KnowledgeRow[]> {
-    const space = vector ? await this.#spaces.of(vector.fingerprint, [vector.values]) : this.#spaces.lexical;
-    return searchChunks(this.#store, space, text, limit, vector?.values ?? lexicalVector(text));
+    const questions: Question[] = [{ space: this.#spaces.lexical, vector: lexicalVector(text) }];
+    if (vector) {
+      const space = await this.#spaces.of(vector.fingerprint, [vector.values]);
+      questions.push({ space, vector: vector.values });
+    }
+    return searchChunks(this.#store, text, limit, questions);
   }
 
   /** A space whose vectors are computed elsewhere. */

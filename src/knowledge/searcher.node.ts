@@ -1,8 +1,7 @@
-/** Finds chunks by their words and by their vectors, and fuses the two ranks. */
+/** Finds chunks by their words and by their vectors of each space, and fuses the ranks. */
 
 import type { KnowledgeRow } from '@cocoon-mesh/protocol/knowledge-row.ts';
 import { fuseRanks } from '@cocoon-mesh/query/fuse.ts';
-import { lexicalVector } from '@cocoon-mesh/vectors';
 import { fullTextQuery } from './full-text.ts';
 import type { ChunkRow, KnowledgeStore } from './knowledge-store.node.ts';
 import { snippetOf } from './snippet.ts';
@@ -15,6 +14,11 @@ export interface SearchedSpace {
   readonly table: VectorTable;
 }
 
+export interface Question {
+  readonly space: SearchedSpace;
+  readonly vector: Float32Array;
+}
+
 /** Of each kind; ranks further down add nothing to a fused one. */
 const candidates = 100;
 /** The rounding to bytes puts some in the wrong order. */
@@ -24,17 +28,18 @@ const minSimilarity = 0.2;
 /** Further ones of the same file hide other files. */
 const maxRowsOfFile = 3;
 
+/** @param questions the text in each space that is searched; the last one names the answer */
 export async function searchChunks(
   store: KnowledgeStore,
-  space: SearchedSpace,
   text: string,
   limit: number,
-  vector: Float32Array = lexicalVector(text),
+  questions: readonly Question[],
 ): Promise<readonly KnowledgeRow[]> {
   const query = fullTextQuery(text);
-  const byWords = query === null ? [] : await store.fullText(query, candidates);
-  const byVector = await nearest(store, space, vector);
-  const fused = fuseRanks([byWords, byVector], String);
+  const ranks = [query === null ? [] : await store.fullText(query, candidates)];
+  for (const { space, vector } of questions) ranks.push(await nearest(store, space, vector));
+  const fused = fuseRanks(ranks, String);
+  const name = questions.at(-1)?.space.name ?? '';
   const scores = new Map(fused.map(({ item, score }) => [item, score]));
   const chunks = await store.chunks(fused.map(({ item }) => item));
   return [...spread(chunks)].slice(0, limit).map(({ id, file, heading, line, text: chunk }) => ({
@@ -43,7 +48,7 @@ export async function searchChunks(
     line,
     snippet: snippetOf(chunk, text),
     score: scores.get(id) ?? 0,
-    space: space.name,
+    space: name,
   }));
 }
 

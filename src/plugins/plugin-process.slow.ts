@@ -37,6 +37,7 @@ interface Parts {
 }
 
 const limited = { timeout: 60_000 };
+const asker = { id: 'asker-id', name: 'asker' };
 
 async function withPlugin(
   files: Readonly<Record<string, string>>,
@@ -206,7 +207,8 @@ describe('a plugin', () => {
       };
       const page = async (after: string | null) => {
         const rows = [];
-        for await (const row of answer({ ...request, after }, new AbortController().signal)) rows.push(row);
+        for await (const row of answer({ ...request, after }, new AbortController().signal, asker))
+          rows.push(row);
         return rows;
       };
       const all = await page(null);
@@ -308,7 +310,7 @@ async function queryOne(host: PluginHost, name: string): Promise<number> {
     timeout_ms: 1000,
     max_bytes: 1000,
   };
-  for await (const { value } of answer(request, new AbortController().signal)) return Number(value);
+  for await (const { value } of answer(request, new AbortController().signal, asker)) return Number(value);
   throw new Error('There was no row');
 }
 

@@ -41,9 +41,9 @@ const startLimitMs = 20_000;
 export async function command(
   home: string,
   args: readonly string[],
-  options: { input?: string; env?: Record<string, string>; limitMs?: number } = {},
+  options: { input?: string; env?: Record<string, string>; limitMs?: number; program?: string } = {},
 ): Promise<Finished> {
-  const child = start(home, args, options.env);
+  const child = start(home, args, options.env, options.program);
   const stdout = text(child.stdout);
   const stderr = text(child.stderr);
   child.stdin.end(options.input ?? '');
@@ -54,8 +54,12 @@ export async function command(
 }
 
 /** The JSON document a command prints; throws with what it said instead. */
-export async function json<T = unknown>(home: string, args: readonly string[]): Promise<T> {
-  const done = await command(home, [...args, '--json']);
+export async function json<T = unknown>(
+  home: string,
+  args: readonly string[],
+  program: string = bin,
+): Promise<T> {
+  const done = await command(home, [...args, '--json'], { program });
   if (done.code !== 0) throw new Error(`cocoon ${args.join(' ')} ended with ${done.code}: ${done.stderr}`);
   return JSON.parse(done.stdout) as T;
 }
@@ -79,6 +83,8 @@ export interface CocoonOptions {
   /** Default: a fresh one that `dispose` deletes. */
   readonly home?: string;
   readonly input?: string;
+  /** Another installation than this one. */
+  readonly program?: string;
 }
 
 /** A running daemon or server. */
@@ -139,11 +145,11 @@ export class CocoonProcess implements AsyncDisposable {
     args: readonly string[],
     options: { input?: string; limitMs?: number } = {},
   ): Promise<Finished> {
-    return command(this.home, args, options);
+    return command(this.home, args, { ...options, program: this.#options.program ?? bin });
   }
 
   async json<T = unknown>(...args: readonly string[]): Promise<T> {
-    return json<T>(this.home, args);
+    return json<T>(this.home, args, this.#options.program);
   }
 
   /** Resident memory of the daemon in bytes. */
@@ -240,7 +246,7 @@ async function launch(
   events: Event[],
 ): Promise<{ child: Child; ready: Event }> {
   const env = { ...options.env, ...(options.engine ? { COCOON_WEBRTC_ENGINE: options.engine } : {}) };
-  const child = start(home, [options.command, ...(options.args ?? []), '--json'], env);
+  const child = start(home, [options.command, ...(options.args ?? []), '--json'], env, options.program);
   child.stdin.end(options.input ?? '');
   const stderr = text(child.stderr);
   const ready = Promise.withResolvers<Event>();
@@ -285,11 +291,16 @@ export class StartError extends Error {
   }
 }
 
-function start(home: string, args: readonly string[], env: Record<string, string> = {}): Child {
+function start(
+  home: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+  program: string = bin,
+): Child {
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(COCOON|SIGNALING|NODE_TEST|NODE_OPTIONS)/.test(name)),
   );
-  return spawn(bin, args, {
+  return spawn(program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
     env: { ...inherited, COCOON_HOME: home, ...env },
   });
