@@ -13,7 +13,7 @@ import OpenAI from 'openai';
 import type { Answer } from '../../src/ai/model-server.contract.ts';
 import { ScriptedModelServer, answerJson, delta, events } from '../../src/ai/model-server.contract.ts';
 import { CocoonProcess, failure } from './cocoon-process.ts';
-import { box, laptopAlone, offers, running, until } from './model-mesh.ts';
+import { box, laptopAlone, lists, offers, running, until } from './model-mesh.ts';
 import { ChatGate, ollamaServer, openAiChat, openAiServer } from './model-servers.ts';
 
 const key = 'sk-key-of-the-boxes-0123456789';
@@ -77,6 +77,7 @@ before(async () => {
   ]);
   started.unshift(one, two, late);
   token = await laptop.gatewayToken();
+  for (const model of ['m@one', 'm@two', 'vectors@one']) await lists(laptop, model);
 });
 
 beforeEach(() => {
