@@ -47,6 +47,7 @@ export class Capabilities {
       own: (peer) => ownDescription(peer, services, local),
       learnt: (peerId, { capabilities }) => states.learn(peerId, capabilities),
     });
+    mesh.on('devices', () => this.#descriptions.listed(mesh.devices()));
     this.request = new CapabilityRouter({
       mesh,
       clock,

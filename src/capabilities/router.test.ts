@@ -178,6 +178,23 @@ describe('a stand-in', () => {
     assert.equal(await deviceOf(mesh), 'me');
   });
 
+  test('of another device does not serve in place of what was set up here and does not work, unless it is named', async () => {
+    const mesh = new MeshOfProviders();
+    const broken = {
+      problem: 'config.json is missing',
+      problemCode: 'model_unavailable',
+      features: [],
+    } as const;
+    mesh.local.add(scriptedProvider({ state: broken }));
+    mesh.add('other', scriptedProvider({ state: { isStandIn: true, features: ['model:words'] } }));
+    await assert.rejects(serve(mesh), { code: 'model_unavailable', message: 'config.json is missing' });
+    assert.equal(await deviceOf(mesh, { features: ['model:words'] }), 'other');
+    assert.equal(await deviceOf(mesh, { preferDevice: 'other' }), 'other');
+    assert.equal(await deviceOf(mesh, { onlyDevice: 'other' }), 'other');
+    mesh.add('gpu', scriptedProvider());
+    assert.equal(await deviceOf(mesh), 'gpu');
+  });
+
   test('does not serve in place of a device that is there but full, or broken, unless it is preferred', async () => {
     const mesh = new MeshOfProviders();
     mesh.local.add(words());

@@ -183,7 +183,8 @@ export class CapabilityRouter {
     signal.throwIfAborted();
     // What is no longer fresh may be wrong: nobody is left out because of it without being asked again.
     let order = this.#choose(wanted, (peerId) => this.#statesOf(peerId, true));
-    if (isWorthAsking(order, wanted)) {
+    const isStandInWrong = this.#ownProblem(wanted) !== null && order.some(({ isUnknown }) => isUnknown);
+    if (isStandInWrong || isWorthAsking(order, wanted)) {
       await this.#describe(order, signal);
       order = this.#choose(wanted, this.#statesOf);
     }

@@ -81,6 +81,15 @@ export async function offers(
   );
 }
 
+/** Resolves when the gateway lists the model: with the first look a session is made, which may take a moment. */
+export async function lists(cocoon: CocoonProcess, model: string): Promise<void> {
+  const headers = { authorization: `Bearer ${await cocoon.gatewayToken()}` };
+  await until(async () => {
+    const { status } = await fetch(`${cocoon.gateway}/v1/models/${encodeURIComponent(model)}`, { headers });
+    return status === 200;
+  }, `${cocoon.name} does not list ${model}`);
+}
+
 /** Resolves when so many chats run on the device, as it says itself. */
 export async function running(cocoon: CocoonProcess, count: number): Promise<void> {
   let seen: number | undefined;
