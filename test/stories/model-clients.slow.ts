@@ -16,7 +16,7 @@ import OpenAI from 'openai';
 import { writeLlmFolder } from '../../src/ai/llm-folder.contract.ts';
 import type { ScriptedModelServer } from '../../src/ai/model-server.contract.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
-import { box, laptopAlone, lists, running } from './model-mesh.ts';
+import { box, fetchWithin, laptopAlone, lists, running } from './model-mesh.ts';
 import { ChatGate, call, counted, ollamaServer, openAiServer } from './model-servers.ts';
 
 const gate = new ChatGate();
@@ -105,7 +105,7 @@ async function endsAt(cocoon: CocoonProcess): Promise<void> {
 
 describe('the official client of OpenAI at the gateway of a laptop without a model', () => {
   const client = (): OpenAI =>
-    new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries: 0, timeout: 20_000 });
+    new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries: 0, fetch: fetchWithin });
 
   test('lists the models of all devices', async () => {
     const ids = (await client().models.list()).data.map(({ id }) => id);
@@ -316,7 +316,7 @@ describe('cocoon request', () => {
 
 describe('the official client of Ollama, with the gateway as its host', () => {
   const client = (): Ollama =>
-    new Ollama({ host: laptop.gateway, headers: { authorization: `Bearer ${token}` } });
+    new Ollama({ host: laptop.gateway, headers: { authorization: `Bearer ${token}` }, fetch: fetchWithin });
 
   test('lists and shows the models of all devices', async () => {
     const names = (await client().list()).models.map(({ name }) => name);
@@ -391,6 +391,7 @@ describe('the AI SDK', () => {
       baseURL: `${laptop.gateway}/v1`,
       apiKey: token,
       includeUsage: true,
+      fetch: fetchWithin,
     });
   const weather = tool({
     description: 'The weather of a city',

@@ -102,6 +102,13 @@ export async function running(cocoon: CocoonProcess, count: number): Promise<voi
   );
 }
 
+/** For clients that wait for ever: whatever they ask ends. */
+export const fetchWithin: typeof fetch = (url, init) =>
+  fetch(url, {
+    ...init,
+    signal: AbortSignal.any([AbortSignal.timeout(limitMs), ...(init?.signal ? [init.signal] : [])]),
+  });
+
 /** Looks again and again, as whoever waits for a state has to. */
 export async function until(holds: () => Promise<boolean>, not: string | (() => string)): Promise<void> {
   for (const end = Date.now() + limitMs; Date.now() < end; await pause(25)) if (await holds()) return;
