@@ -13,6 +13,7 @@ const programs: readonly (readonly string[])[] = [
   ['query.ts'],
   ['capabilities.ts'],
   ['embeddings.ts'],
+  ['chat.ts'],
   ['knowledge.ts'],
 ];
 

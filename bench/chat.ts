@@ -1,34 +1,42 @@
 /**
- * Prints what the way of a chat costs: processor time for each streamed chunk, of a provider that reads a server with
- * OpenAI's API or Ollama, and of the gateway behind it; and how long after a client has gone the server of the model
- * knows of it (at most 50 ms). All of it on loopback; the servers are a process of their own, the mesh is left out.
+ * Prints what the way of a chat costs. In one process: processor time for each streamed chunk, of a provider that reads
+ * a server with OpenAI's API or Ollama, and of the gateway behind it. Through installed devices, from the gateway of
+ * one to the model server of another: how much later a chunk comes than from the server itself (at most 2 ms), and how
+ * long after a client has gone the server of the model knows of it (at most 50 ms). All of it on loopback; the servers
+ * are a process of their own.
  *
- *   node bench/chat.ts [--chunks 20000] [--rounds 5] [--aborts 100]
+ *   node bench/chat.ts [--chunks 20000] [--rounds 5] [--tokens 400] [--aborts 100]
  */
 
+import type { ChildProcess } from 'node:child_process';
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { BackendChatProvider } from '@cocoon-mesh/ai/chat-provider.ts';
 import { chatProvider } from '@cocoon-mesh/ai/chat.node.ts';
+import { readEvents } from '@cocoon-mesh/ai/sse.ts';
 import type { Content } from '@cocoon-mesh/capabilities';
 import { systemClock } from '@cocoon-mesh/protocol';
 import { splitUrl } from '../cocoon/gateway/feature-routes.ts';
 import { ModelMesh } from '../cocoon/gateway/model-mesh.contract.ts';
 import { answerOpenAi } from '../cocoon/gateway/openai-routes.ts';
+import { box, laptopAlone, running } from '../test/stories/model-mesh.ts';
 
 const { values } = parseArgs({
   options: {
     chunks: { type: 'string', default: '20000' },
     rounds: { type: 'string', default: '5' },
+    tokens: { type: 'string', default: '400' },
     aborts: { type: 'string', default: '100' },
     serve: { type: 'boolean', default: false },
   },
 });
 const chunks = Number(values.chunks);
+const paceMs = 5;
 
 if (values.serve) await serveModel();
 else await measure();
@@ -69,6 +77,14 @@ async function serveModel(): Promise<void> {
     response.writeHead(200, { 'content-type': isOllama ? 'application/x-ndjson' : 'text/event-stream' });
     const said = isOllama ? line(' word', false) : `data: ${token(' word')}\n\n`;
     if (body.includes('endless')) return void response.write(said);
+    if (body.includes('paced')) {
+      // As a quick model does it; each says when it left.
+      for (let i = 0; i < Number(values.tokens); i++) {
+        await pause(paceMs);
+        response.write(`data: ${token(` ${moment()}`)}\n\n`);
+      }
+      return void response.end(`data: ${token('', 'stop')}\n\ndata: [DONE]\n\n`);
+    }
     for (let i = 0; i < chunks; i++) if (!response.write(said)) await once(response, 'drain');
     response.end(
       isOllama ? line('', true) : `data: ${token('', 'stop')}\n\ndata: ${usage}\n\ndata: [DONE]\n\n`,
@@ -82,7 +98,11 @@ async function serveModel(): Promise<void> {
 }
 
 async function measure(): Promise<void> {
-  const child = fork(import.meta.filename, ['--serve', '--chunks', String(chunks)], { execArgv: [] });
+  const child = fork(
+    import.meta.filename,
+    ['--serve', '--chunks', String(chunks), '--tokens', values.tokens],
+    { execArgv: [] },
+  );
   const [{ port }] = (await once(child, 'message')) as [{ port: number }];
   const model = `http://127.0.0.1:${port}`;
   const shared = { model: 'm', apiKey: null, ollamaHost: model, clock: systemClock };
@@ -124,32 +144,74 @@ async function measure(): Promise<void> {
     ),
   );
 
-  const aborts: number[] = [];
-  for (let i = 0; i < Number(values.aborts); i++) {
-    const cancel = new AbortController();
-    const response = await fetch(`${gateway}/v1/chat/completions`, {
-      ...chat('endless'),
-      signal: cancel.signal,
-    });
-    await response.body?.getReader().read();
-    const gone = once(child, 'message');
-    const started = performance.now();
-    cancel.abort();
-    await gone;
-    // With the message of the other process, which is part of it here.
-    aborts.push(performance.now() - started);
-  }
-  console.table({
-    'abort at the client to the model server': {
-      'p50 ms': at(aborts, 0.5).toFixed(2),
-      'p99 ms': at(aborts, 0.99).toFixed(2),
-      'in flight after': [...mesh.inFlight.values()].reduce((sum, count) => sum + count, 0),
-    },
-  });
   server.close();
   server.closeAllConnections();
   await Promise.all([openAi.close(), ollama.close()]);
+  await throughDevices(child, model);
   child.disconnect();
+}
+
+async function throughDevices(child: ChildProcess, model: string): Promise<void> {
+  const { signaling, laptop } = await laptopAlone();
+  const gpu = await box(laptop, 'gpu', { COCOON_LLM_PROVIDER: model }, ['llm.chat']);
+  try {
+    const headers = { authorization: `Bearer ${await laptop.gatewayToken()}` };
+    const late = { itself: [] as number[], devices: [] as number[] };
+    for (let round = 0; round <= Number(values.rounds); round++) {
+      const itself = await latenesses(model, {});
+      const devices = await latenesses(laptop.gateway, headers);
+      if (round === 0) continue;
+      late.itself.push(...itself);
+      late.devices.push(...devices);
+    }
+    const row = (numbers: readonly number[]) => ({
+      'p50 ms': at(numbers, 0.5).toFixed(2),
+      'p99 ms': at(numbers, 0.99).toFixed(2),
+    });
+    console.table({
+      'a chunk from the model server itself': row(late.itself),
+      'a chunk through two devices': row(late.devices),
+    });
+
+    const aborts: number[] = [];
+    for (let i = 0; i < Number(values.aborts); i++) {
+      const cancel = new AbortController();
+      const response = await fetch(`${laptop.gateway}/v1/chat/completions`, {
+        ...chat('endless', headers),
+        signal: cancel.signal,
+      });
+      await response.body?.getReader().read();
+      const gone = once(child, 'message');
+      const started = performance.now();
+      cancel.abort();
+      await gone;
+      // With the message of the other process, which is part of it here.
+      aborts.push(performance.now() - started);
+    }
+    await running(gpu, 0);
+    console.table({ 'abort at the client to the model server': row(aborts) });
+  } finally {
+    for (const cocoon of [gpu, laptop, signaling]) await cocoon[Symbol.asyncDispose]();
+  }
+}
+
+/** How long each chunk was on its way. */
+async function latenesses(url: string, headers: Record<string, string>): Promise<number[]> {
+  const response = await fetch(`${url}/v1/chat/completions`, chat('paced', headers));
+  if (!response.ok) throw new Error(await response.text());
+  const late: number[] = [];
+  for await (const data of readEvents(response.body as unknown as AsyncIterable<Uint8Array>, 1_000_000)) {
+    const came = moment();
+    const [, sent] = /"content":" ([\d.]+)"/.exec(data) ?? [];
+    if (sent !== undefined) late.push(came - Number(sent));
+  }
+  if (late.length < Number(values.tokens)) throw new Error(`only ${late.length} chunks came`);
+  return late;
+}
+
+/** The same for every process of this machine. */
+function moment(): number {
+  return performance.timeOrigin + performance.now();
 }
 
 async function opened(options: Parameters<typeof chatProvider>[0]): Promise<BackendChatProvider> {
@@ -160,10 +222,10 @@ async function opened(options: Parameters<typeof chatProvider>[0]): Promise<Back
   return provider;
 }
 
-function chat(content: string): RequestInit {
+function chat(content: string, headers: Record<string, string> = {}): RequestInit {
   return {
     method: 'POST',
-    headers: { 'content-type': 'application/json' },
+    headers: { 'content-type': 'application/json', ...headers },
     body: JSON.stringify({ model: 'm', stream: true, messages: [{ role: 'user', content }] }),
   };
 }

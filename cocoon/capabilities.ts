@@ -9,6 +9,7 @@ import type { Device, Mesh, ProvenPeer } from '@cocoon-mesh/mesh';
 import type { CapabilityState, Clock, Description } from '@cocoon-mesh/protocol';
 import { allows, streamProtocols } from '@cocoon-mesh/protocol';
 import type { ModelDevice } from './gateway/openai-models.ts';
+import { modelProtocols } from './gateway/openai-models.ts';
 import type { Log } from './logs.ts';
 import type { Services } from './services.ts';
 
@@ -46,6 +47,7 @@ export class Capabilities {
       own: (peer) => ownDescription(peer, services, local),
       learnt: (peerId, { capabilities }) => states.learn(peerId, capabilities),
     });
+    mesh.on('devices', () => this.#descriptions.listed(mesh.devices()));
     this.request = new CapabilityRouter({
       mesh,
       clock,
@@ -105,7 +107,6 @@ export class Capabilities {
   }
 }
 
-const modelProtocols: ReadonlySet<string> = new Set(['llm.chat', 'embeddings']);
 const modelPatienceMs = 2_000;
 
 /** What a peer may use, and nothing else. */

@@ -50,7 +50,7 @@ export interface Status {
   };
   readonly services: readonly ServiceView[];
   readonly capabilities: readonly { readonly protocol: string; readonly version: string }[];
-  /** What was set up and does not serve, such as a model that does not load. */
+  /** Configured here and not served now, with the reason. */
   readonly unavailable: readonly {
     readonly protocol: string;
     readonly version: string;
@@ -108,7 +108,7 @@ export class Commands {
       signaling: { url: signalingUrl, connected: state.state === 'connected', problem },
       services: own.services,
       capabilities: own.capabilities,
-      unavailable: this.#unavailable(),
+      unavailable: this.#options.capabilities.local.problems(),
       holds_secret: this.owner.signsHere,
       gateway: gateway.url,
       web,
@@ -215,14 +215,6 @@ export class Commands {
       service: header('cocoon-service'),
       port: Number(header('cocoon-port')),
     });
-  }
-
-  #unavailable(): Status['unavailable'] {
-    return this.#options.capabilities.local
-      .all()
-      .flatMap(({ protocol, version, problem }) =>
-        problem === null ? [] : [{ protocol, version, problem }],
-      );
   }
 
   #own(): DeviceView {

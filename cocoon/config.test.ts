@@ -19,6 +19,14 @@ describe('the settings of a device', () => {
     assert.equal(deviceSettings({}, environment, file).location, 'attic');
   });
 
+  test('say how long the first word of a chat may take', () => {
+    assert.equal(deviceSettings({}, {}, {}).firstTokenMs, null);
+    assert.equal(deviceSettings({}, { COCOON_LLM_FIRST_TOKEN: '5s' }, {}).firstTokenMs, 5_000);
+    assert.equal(deviceSettings({}, {}, { llm_first_token: '2m' }).firstTokenMs, 120_000);
+    for (const time of ['5', 'soon', '11m'])
+      assert.throws(() => deviceSettings({}, { COCOON_LLM_FIRST_TOKEN: time }, {}), { exitCode: 2 }, time);
+  });
+
   test('take an empty variable for none', () => {
     assert.equal(deviceSettings({}, { COCOON_NAME: '' }, { name: 'file' }).name, 'file');
   });

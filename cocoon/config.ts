@@ -8,12 +8,14 @@ import { hostname } from 'node:os';
 import { parse } from 'smol-toml';
 import type { IceServer } from '@cocoon-mesh/mesh';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { limits } from '@cocoon-mesh/protocol/limits.ts';
 import { splitPaths } from '@cocoon-mesh/plugins/path-list.node.ts';
 import type { CommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseCommandPolicy } from '@cocoon-mesh/tasks/command-policy.ts';
 import { parseIceServers } from './ice-servers.ts';
 import type { ModelSettings } from './models.ts';
 import { isMissing } from './key-file.ts';
+import { parseDuration } from './duration.ts';
 import type { ServiceSpec } from './service-spec.ts';
 import { assertName, parseServices } from './service-spec.ts';
 
@@ -54,6 +56,8 @@ export interface DeviceSettings {
   readonly pluginPaths: readonly string[];
   /** What embeds and chats here. */
   readonly models: ModelSettings;
+  /** How long a device may take until the first word of a chat; null: the default. */
+  readonly firstTokenMs: number | null;
   /** Who of them may. */
   readonly remoteTasks: readonly RemoteTaskRunner[];
   /** `sqlite:PATH` or `postgres://…`; null: `tasks.db` of the home. */
@@ -88,6 +92,7 @@ const fileKeys = {
   embedding_model: 'COCOON_EMBEDDING_MODEL',
   llm_provider: 'COCOON_LLM_PROVIDER',
   llm_model: 'COCOON_LLM_MODEL',
+  llm_first_token: 'COCOON_LLM_FIRST_TOKEN',
 } as const;
 type FileKey = keyof typeof fileKeys;
 type FileConfig = Partial<Record<FileKey, string | readonly string[]>>;
@@ -148,6 +153,7 @@ export function deviceSettings(
       llmApiKey: environment['COCOON_LLM_API_KEY'] || null,
       ollamaHost: environment['OLLAMA_HOST'] || null,
     },
+    firstTokenMs: parseFirstToken(text(undefined, 'llm_first_token')),
     remoteTasks: parseRunners(list(undefined, 'remote_tasks')),
     databaseUrl: parseDatabaseUrl(text(undefined, 'database_url')),
     taskCommands: parseCommandPolicy(file.task_commands),
@@ -236,6 +242,12 @@ function parseConcurrency(text: string | undefined): number | null {
   const count = /^\d{1,4}$/.test(text) ? Number(text) : 0;
   if (count > 0) return count;
   throw new MeshError('bad_config', 'task_concurrency is a number from 1 on');
+}
+
+function parseFirstToken(time: string | undefined): number | null {
+  const ms = time === undefined ? null : parseDuration(time) * 1000;
+  if (ms === null || ms <= limits.maxCapabilityTimeoutMs) return ms;
+  throw new MeshError('bad_config', `llm_first_token is at most ${limits.maxCapabilityTimeoutMs / 60_000}m`);
 }
 
 function split(text: string | undefined): string[] | undefined {

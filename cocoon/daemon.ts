@@ -267,6 +267,7 @@ async function build(
         version,
         clock,
         features,
+        local,
       }),
   });
   const control = await ControlServer.start({
@@ -377,9 +378,17 @@ function followProviders(
   log: Log,
 ): () => void {
   let told = JSON.stringify(local.advertised());
+  let problems = new Map<string, string>();
   return local.onChange((change) => {
     if (change === 'load') return;
     queueMicrotask(() => {
+      const before = problems;
+      problems = new Map(local.problems().map(({ protocol, problem }) => [protocol, problem]));
+      for (const [protocol, problem] of problems)
+        if (before.get(protocol) !== problem)
+          log('info', 'A capability is not served', { protocol, problem });
+      for (const protocol of before.keys())
+        if (!problems.has(protocol)) log('info', 'A capability is served now', { protocol });
       const provided = local.advertised();
       const now = JSON.stringify(provided);
       if (now === told) return;

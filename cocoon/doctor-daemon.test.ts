@@ -52,7 +52,8 @@ async function findings(signaling: SignalingState): Promise<ReadonlyMap<string, 
       home: new Home(folder),
       version: '1',
       clock: new SteppedClock(),
-      features: { taskTotal: async () => null, embeddings: null },
+      features: { taskTotal: async () => null, embeddings: null, plugins: { list: () => ({ plugins: [] }) } },
+      local: { all: () => [], problems: () => [] },
     });
     return new Map(found.map((finding) => [finding.check, finding]));
   } finally {

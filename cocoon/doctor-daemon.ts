@@ -2,11 +2,13 @@
 
 import { networkInterfaces } from 'node:os';
 import { checkEmbeddings } from '@cocoon-mesh/ai';
+import type { LocalCapabilities } from '@cocoon-mesh/capabilities';
 import type { Engine, IceServer, Mesh } from '@cocoon-mesh/mesh';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, limits, toMeshError } from '@cocoon-mesh/protocol';
 import type { Finding } from './doctor.ts';
 import { bad, checkHome, checkIpv6, ok, warn } from './doctor.ts';
+import { pluginFindings } from './doctor-plugins.ts';
 import { runtimeFinding } from './doctor-runtime.ts';
 import type { FeatureParts } from './feature-parts.ts';
 import type { Home } from './home.ts';
@@ -23,7 +25,10 @@ export interface DaemonState {
   readonly home: Home;
   readonly version: string;
   readonly clock: Clock;
-  readonly features: Pick<FeatureParts, 'taskTotal' | 'embeddings'>;
+  readonly features: Pick<FeatureParts, 'taskTotal' | 'embeddings'> & {
+    readonly plugins: Pick<FeatureParts['plugins'], 'list'>;
+  };
+  readonly local: Pick<LocalCapabilities, 'all' | 'problems'>;
 }
 
 export async function examine(state: DaemonState): Promise<Finding[]> {
@@ -36,8 +41,11 @@ export async function examine(state: DaemonState): Promise<Finding[]> {
     await checkIpv6(),
     ok('gateway', state.gatewayUrl),
     await tasksFinding(state),
+    ...servedFindings(state),
     await embeddingsFinding(state),
     await runtimeFinding(state.clock),
+    ...pluginFindings(state.features.plugins.list().plugins),
+    ...problemFindings(state),
     ...(await candidateFindings(state)),
     ...deviceFindings(state),
   ];
@@ -105,6 +113,29 @@ async function embeddingsFinding({ features, clock }: DaemonState): Promise<Find
       ? `${found.model} works, ${found.dimensions} dimensions`
       : `${found.model}, which compares words and not their meaning: COCOON_EMBEDDING_MODEL names a model that does`,
   );
+}
+
+/** Those that serve, in one line. */
+function servedFindings({ local }: DaemonState): Finding[] {
+  const serving = local.all().filter(({ problem }) => problem === null);
+  const names = serving.map(({ protocol, version }) => `${protocol} ${version}`);
+  return names.length === 0 ? [] : [ok('capabilities', names.join(', '))];
+}
+
+/** One for each that does not, unless it was told already. */
+function problemFindings({ local, features }: DaemonState): Finding[] {
+  const ofPlugins = features.plugins.list().plugins.flatMap(({ capabilities }) => capabilities);
+  const told = new Set(['embeddings', ...ofPlugins.map(({ protocol }) => protocol)]);
+  return local
+    .problems()
+    .filter(({ protocol }) => !told.has(protocol))
+    .map(({ protocol, problem }) =>
+      bad(
+        `capability ${protocol}`,
+        problem,
+        'It is offered by itself as soon as that is put right; `cocoon logs` shows when.',
+      ),
+    );
 }
 
 function clockFinding({ mesh }: DaemonState): Finding[] {

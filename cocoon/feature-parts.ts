@@ -16,6 +16,7 @@ import { Capabilities } from './capabilities.ts';
 import type { DeviceSettings } from './config.ts';
 import type { TaskEvent, WatchTasks } from './gateway/events.ts';
 import type { FeatureRoutes } from './gateway/feature-routes.ts';
+import { defaultFirstTokenMs } from './gateway/openai-routes.ts';
 import type { Home } from './home.ts';
 import { Knowledge } from './knowledge.ts';
 import { LatePart } from './late-part.ts';
@@ -56,6 +57,7 @@ export class FeatureParts implements FeatureRoutes {
   readonly plugins: Plugins;
   readonly requestCapability: RequestCapability;
   readonly clock: Clock;
+  readonly firstTokenMs: number;
   readonly #options: FeaturePartsOptions;
   readonly #queryServer: QueryServer;
   readonly #models: Models;
@@ -66,6 +68,7 @@ export class FeatureParts implements FeatureRoutes {
     const { mesh, clock, log, denied } = options;
     this.#options = options;
     this.clock = clock;
+    this.firstTokenMs = options.settings.firstTokenMs ?? defaultFirstTokenMs;
     this.#tasks = new LatePart({
       what: 'The store of the tasks',
       open: () => this.#openTasks(),
@@ -102,6 +105,7 @@ export class FeatureParts implements FeatureRoutes {
       clock,
       log,
       requestCapability: this.requestCapability,
+      self: () => this.#self(),
     });
     this.#queryServer.answer('custom', this.plugins.answerer);
   }

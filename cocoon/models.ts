@@ -1,6 +1,7 @@
 /** The models of this device: embeddings always, at least lexical ones; chat where a provider is configured. */
 
 import { chatProvider, embeddingsProvider } from '@cocoon-mesh/ai';
+import { isUrl } from '@cocoon-mesh/ai/model-address.ts';
 import type { LocalCapabilities, Provider } from '@cocoon-mesh/capabilities';
 import type { Clock } from '@cocoon-mesh/protocol';
 
@@ -10,7 +11,7 @@ export interface ModelSettings {
   /** COCOON_LLM_PROVIDER; null: no chat. */
   readonly llmProvider: string | null;
   readonly llmModel: string | null;
-  /** For base URLs; goes nowhere else. */
+  /** For the server of chats, and what embeds there, too; goes nowhere else. */
   readonly llmApiKey: string | null;
   /** As Ollama itself reads it. */
   readonly ollamaHost: string | null;
@@ -38,7 +39,13 @@ export class Models {
     const { llmApiKey: apiKey, ollamaHost, disabledCapabilities: disabled } = settings;
     this.embeddings = disabled.includes('embeddings')
       ? null
-      : embeddingsProvider({ setting: settings.embeddingModel, apiKey, ollamaHost, device, clock });
+      : embeddingsProvider({
+          setting: settings.embeddingModel,
+          apiKey: mayHaveKey(settings) ? apiKey : null,
+          ollamaHost,
+          device,
+          clock,
+        });
     const chat = disabled.includes('llm.chat')
       ? null
       : chatProvider({
@@ -67,4 +74,18 @@ export class Models {
   async close(): Promise<void> {
     await Promise.all(this.#providers.map((provider) => provider.close()));
   }
+}
+
+/** The key is that of the server of chats; another server learns it only where no chat has a server with a key. */
+export function mayHaveKey({
+  embeddingModel,
+  llmProvider,
+}: Pick<ModelSettings, 'embeddingModel' | 'llmProvider'>): boolean {
+  if (llmProvider === null || !isUrl(llmProvider)) return true;
+  const embeddings = embeddingModel?.trim() ?? '';
+  return (
+    URL.canParse(embeddings) &&
+    URL.canParse(llmProvider) &&
+    new URL(embeddings).origin === new URL(llmProvider.trim()).origin
+  );
 }

@@ -13,11 +13,12 @@ test('what another device wrote steers no terminal, whichever way it is said', (
   for (const output of [new Output(false), new Output(true)]) {
     output.say({ evil }, evil);
     output.tell(evil);
+    output.piece(evil);
     output.note(evil);
     output.error(new MeshError('internal', evil, { hint: evil }));
   }
   t.mock.restoreAll();
-  assert.equal(written.length, 7);
+  assert.equal(written.length, 8);
   for (const text of written) assert.doesNotMatch(text.replaceAll('\n', ''), /[\p{Cc}\p{Cf}]/u);
 });
 

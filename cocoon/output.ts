@@ -26,6 +26,11 @@ export class Output {
     if (!this.json) this.#write(printableText(text));
   }
 
+  /** For people only: text whose next piece follows at once. */
+  piece(text: string): void {
+    if (!this.json) process.stdout.write(printableText(text));
+  }
+
   /** One sentence beside the answer. */
   note(text: string): void {
     process.stderr.write(`${this.json ? printableJson({ note: text }) : printableText(text)}\n`);

@@ -35,6 +35,7 @@ async function withExample(
     local,
     clock: systemClock,
     log,
+    self: () => ({ peerId: 'own-id', name: 'own' }),
     requestCapability: () => {
       throw new MeshError('capability_not_found');
     },
@@ -105,10 +106,13 @@ describe('the example of a plugin', () => {
         max_bytes: 10_000,
       };
       const rows = [];
-      for await (const { value } of plugins.answerer(request, new AbortController().signal)) rows.push(value);
+      for await (const { value } of plugins.answerer(request, new AbortController().signal, null))
+        rows.push(value);
       assert.deepEqual(rows, [{ text: 'HELLO!' }]);
       const unknown = { ...request, params: { name: 'nothing' } };
-      assert.throws(() => plugins.answerer(unknown, new AbortController().signal), { code: 'unsupported' });
+      assert.throws(() => plugins.answerer(unknown, new AbortController().signal, null), {
+        code: 'unsupported',
+      });
     });
   });
 

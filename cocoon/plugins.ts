@@ -1,10 +1,11 @@
 /** The plugins of this device: what they offer goes to its capabilities, what they answer to its queries. */
 
 import type { LocalCapabilities, Provider, RequestCapability } from '@cocoon-mesh/capabilities';
-import type { CustomAnswerer, PluginView } from '@cocoon-mesh/plugins';
+import type { PluginView } from '@cocoon-mesh/plugins';
 import { PluginHost } from '@cocoon-mesh/plugins';
 import type { Clock } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
+import type { Answerer } from '@cocoon-mesh/query';
 import type { DeviceSettings } from './config.ts';
 import type { Home } from './home.ts';
 import type { Log } from './logs.ts';
@@ -16,6 +17,8 @@ export interface PluginsOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly requestCapability: RequestCapability;
+  /** This device. */
+  readonly self: () => { readonly peerId: string; readonly name: string };
 }
 
 /** What these mean is the device's own matter: tasks have a home, services an owner. */
@@ -45,12 +48,13 @@ export class Plugins {
   }
 
   /** For `QueryServer.answer('custom', …)`. */
-  readonly answerer: CustomAnswerer = (request, signal, from) => {
+  readonly answerer = ((request, signal, from) => {
     const name = nameOf(request.params);
     const answerer = this.#host.customQuery(name);
     if (!answerer) throw new MeshError('unsupported', `No plugin of this device answers ${name}`);
-    return answerer(request, signal, from);
-  };
+    const { peerId: id, name: deviceName } = this.#options.self();
+    return answerer(request, signal, from ?? { id, name: deviceName });
+  }) satisfies Answerer;
 
   /** Nothing waits for plugins. */
   start(): void {

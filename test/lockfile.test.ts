@@ -14,6 +14,7 @@ interface Locked {
   readonly version?: string;
   readonly dependencies?: Readonly<Record<string, string>>;
   readonly devDependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
 }
 
 const lock = JSON.parse(readFileSync(join(projectRoot, 'package-lock.json'), 'utf8')) as {
@@ -55,6 +56,7 @@ describe('the lockfile', () => {
       const locked = lock.packages[folder];
       assert.deepEqual(locked?.dependencies ?? {}, manifest.dependencies ?? {}, folder);
       assert.deepEqual(locked?.devDependencies ?? {}, manifest.devDependencies ?? {}, folder);
+      assert.deepEqual(locked?.optionalDependencies ?? {}, manifest.optionalDependencies ?? {}, folder);
     }
   });
 });

@@ -73,7 +73,7 @@ async function pluginsTest(
   _options: object,
   [folder = '.']: readonly string[],
 ): Promise<void> {
-  const hook = import.meta.resolve('@cocoon-mesh/plugins/child/module-hook.node.ts');
+  const hook = import.meta.resolve('../register.ts');
   const child = spawn(process.execPath, ['--import', hook, '--test'], {
     cwd: resolve(folder),
     stdio: 'inherit',
@@ -93,8 +93,8 @@ function listText(plugins: readonly PluginView[]): string {
     pid === null ? '' : String(pid),
     String(restarts),
   ]);
-  const whys = plugins.flatMap(({ name, path, why }) =>
-    why === null ? [] : [`${name ?? path}: ${printableLine(why)}`],
+  const whys = plugins.flatMap(({ name, path, why, code }) =>
+    why === null ? [] : [`${name ?? path}: ${printableLine(why)} (${code})`],
   );
   return [table(['NAME', 'VERSION', 'STATE', 'CAPABILITIES', 'PID', 'RESTARTS'], rows), ...whys].join('\n');
 }

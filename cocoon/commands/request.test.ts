@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { delta, usage } from '@cocoon-mesh/ai/model-server.contract.ts';
+import type { Content, ProviderCall } from '@cocoon-mesh/capabilities';
 import { content, scriptedProvider } from '@cocoon-mesh/capabilities/scripted-provider.contract.ts';
+import type { Json } from '@cocoon-mesh/protocol';
 import { MeshError, systemClock } from '@cocoon-mesh/protocol';
 import type { CommandContext } from '../command-context.ts';
 import type { Commands } from '../commands-api.ts';
@@ -30,6 +33,7 @@ before(async () => {
       },
     }),
   );
+  local.add(scriptedProvider({ protocol: 'llm.chat', handle: chat }));
   home = new Home(laptop.folder);
   control = await ControlServer.start({
     path: controlSocketPath(home),
@@ -45,6 +49,31 @@ after(async () => {
   await devices[Symbol.asyncDispose]();
 });
 
+/** Says hello, calls a tool if it has one, and fails in the middle if asked to. */
+function chat({ payload }: ProviderCall): AsyncIterable<Content> | Promise<Content> {
+  const { stream, tools, user } = payload as { stream?: boolean; tools?: unknown; user?: string };
+  const message = { role: 'assistant', content: 'Hello\nworld' };
+  if (stream !== true)
+    return Promise.resolve(
+      content({
+        id: 'c',
+        object: 'chat.completion',
+        created: 1,
+        model: 'm',
+        choices: [{ index: 0, message, finish_reason: 'stop' }],
+        usage,
+      }),
+    );
+  return (async function* () {
+    const piece = (fields: object): Content => content(delta(fields) as unknown as Json);
+    yield piece({ role: 'assistant', content: 'Hello' });
+    if (user === 'bad') throw new MeshError('provider_failed');
+    if (tools) yield piece({ tool_calls: [{ index: 0, id: 'c1', function: { name: 'f' } }] });
+    yield piece({ content: '\nworld' });
+    yield content({ ...delta({}), choices: [], usage });
+  })();
+}
+
 async function run(json: boolean, flags: object, ...args: readonly string[]) {
   const said: unknown[] = [];
   const notes: string[] = [];
@@ -53,6 +82,7 @@ async function run(json: boolean, flags: object, ...args: readonly string[]) {
     terminal: false,
     say: (value: unknown, text: string) => said.push(json ? value : text),
     tell: (text: string) => json || said.push(text),
+    piece: (text: string) => json || said.push({ piece: text }),
     note: (text: string) => notes.push(text),
   } as unknown as CommandContext['output'];
   const context = { home, output, environment: {} } as CommandContext;
@@ -90,7 +120,7 @@ describe('cocoon request', () => {
 
   test('says for people when another device served than the one they preferred', async () => {
     const { notes } = await run(false, { preferDevice: 'laptop' }, 'demo.echo', '"x"');
-    assert.deepEqual(notes, ['laptop did not serve it: capability_not_found.']);
+    assert.deepEqual(notes, ['laptop did not serve it: laptop does not offer demo.echo.']);
   });
 
   test('prints the pieces of a stream as they come, or all of them as one result', async () => {
@@ -101,11 +131,27 @@ describe('cocoon request', () => {
     assert.deepEqual([whole.device, whole.result], ['gpu', ['one', 'two']]);
   });
 
+  test('shows people the words of a chat, whole or as they come, and programs all of it', async () => {
+    const asked = '{"messages":[{"role":"user","content":"hi"}]}';
+    assert.deepEqual((await run(false, {}, 'llm.chat', asked)).said, ['Hello\nworld']);
+    const streamed = await run(false, { stream: true }, 'llm.chat', asked);
+    const pieces = [{ piece: 'Hello' }, { piece: '\nworld' }, { piece: '' }];
+    assert.deepEqual(streamed.said, [...pieces, '']);
+    const called = await run(false, { stream: true }, 'llm.chat', `{"tools":[],${asked.slice(1)}`);
+    assert.match(JSON.stringify(called.said[2]), /tool_calls/);
+    const { said } = await run(true, { stream: true }, 'llm.chat', asked);
+    assert.deepEqual((said[0] as { chunk: unknown }).chunk, delta({ role: 'assistant', content: 'Hello' }));
+    assert.equal((said.at(-1) as { device: string }).device, 'gpu');
+    await assert.rejects(run(false, { stream: true }, 'llm.chat', `{"user":"bad",${asked.slice(1)}`), {
+      code: 'provider_failed',
+    });
+  });
+
   test('fails with the code of what went wrong', async () => {
     for (const [args, code] of [
       [['demo.none'], 'capability_not_found'],
       [['demo.echo@^2'], 'capability_not_found'],
-      [['demo.echo@latest'], 'bad_message'],
+      [['demo.echo@latest'], 'bad_payload'],
       [['demo.echo', '{'], 'usage'],
       [['demo.count', '"bad"'], 'text_too_long'],
     ] as const)

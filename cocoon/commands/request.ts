@@ -9,6 +9,7 @@ import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
 import { parseDuration } from '../duration.ts';
 import type { Output } from '../output.ts';
+import { payloadToStream, shownPiece, shownWhole } from './request-text.ts';
 import { readJson } from './tasks-add.ts';
 
 interface RequestFlags {
@@ -17,7 +18,7 @@ interface RequestFlags {
   readonly feature?: readonly string[];
   readonly session?: string;
   readonly stream?: boolean;
-  readonly timeout: string;
+  readonly timeout?: string;
 }
 
 export function describe(command: Command): void {
@@ -29,8 +30,8 @@ export function describe(command: Command): void {
     .option('--device <device>', 'this one and no other')
     .option('--feature <feature>', 'needed, such as model:NAME; may stand several times', collect)
     .option('--session <name>', 'requests with the same one go to the same device while it can take them')
-    .option('--stream', 'print pieces of the answer as they come')
-    .option('--timeout <time>', 'how long the whole answer may take', '30s');
+    .option('--stream', 'print the answer as it comes: the words of a chat, pieces of anything else')
+    .option('--timeout <time>', 'how long the whole answer may take (default: 30s, with --stream 10m)');
 }
 
 interface Source {
@@ -40,7 +41,7 @@ interface Source {
   readonly attempts: number;
   readonly queue_ms: number;
   readonly total_ms: number;
-  readonly instead_of: { readonly device: string; readonly code: string; readonly reason?: string } | null;
+  readonly instead_of: { readonly device: string; readonly code: string; readonly reason: string } | null;
 }
 
 interface Piece {
@@ -54,10 +55,12 @@ export async function request(
   [capability = '', json]: readonly string[],
 ): Promise<void> {
   const { protocol, version } = split(capability);
+  const streams = flags.stream === true;
+  const payload = json === undefined ? null : await readJson(json, 'The payload');
   const body = {
     version,
-    payload: json === undefined ? null : await readJson(json, 'The payload'),
-    timeout_ms: parseDuration(flags.timeout) * 1000,
+    payload: streams ? payloadToStream(protocol, payload) : payload,
+    timeout_ms: parseDuration(flags.timeout ?? (streams ? '10m' : '30s')) * 1000,
     ...(flags.preferDevice === undefined ? {} : { prefer_device: flags.preferDevice }),
     ...(flags.device === undefined ? {} : { device: flags.device }),
     ...(flags.feature ? { features: flags.feature } : {}),
@@ -70,21 +73,21 @@ export async function request(
   });
   const response = await client.send(opened, JSON.stringify(body));
   const pieces: Piece[] = [];
+  const shown = new ShownPieces(output, protocol);
   const { source, result } = await answerOf(response, (piece) => {
     pieces.push(piece);
-    if (flags.stream === true) sayPiece(output, piece);
-  });
+    if (streams) shown.add(piece);
+  }).finally(() => shown.end());
   const whole =
     pieces.length === 0 || result.payload !== null ? result.payload : pieces.map(({ payload }) => payload);
   const document = { ...source, result: whole, ...(result.parts ? { parts: result.parts } : {}) };
-  if (flags.stream === true && pieces.length > 0 && !output.json) output.tell('');
-  else output.say(document, typeof whole === 'string' ? whole : readable(whole));
+  if (!streams || pieces.length === 0 || output.json) output.say(document, shownWhole(protocol, whole));
   if (output.json) return;
   const { device, attempts, queue_ms: queueMs, total_ms: totalMs, instead_of: insteadOf } = source;
   const tries = attempts === 1 ? '' : `, ${attempts} tries`;
   const waited = queueMs === 0 ? '' : `, ${queueMs} ms of it waiting`;
   if (output.terminal) output.note(`${device} answered in ${totalMs} ms${waited}${tries}.`);
-  if (insteadOf) output.note(`${insteadOf.device} did not serve it: ${insteadOf.reason ?? insteadOf.code}.`);
+  if (insteadOf) output.note(`${insteadOf.device} did not serve it: ${insteadOf.reason}.`);
 }
 
 /** `llm.chat@^1.0.0`. */
@@ -95,14 +98,32 @@ function split(capability: string): { readonly protocol: string; readonly versio
     : { protocol: capability.slice(0, at), version: capability.slice(at + 1) };
 }
 
-/** Lists of numbers in one line: a vector has hundreds. Within texts there are no line breaks. */
-function readable(value: unknown): string {
-  const numbers = /\[\n\s+(?:-?\d[\d.eE+-]*(?:,\n)?\s*)+\]/g;
-  return JSON.stringify(value, null, 2).replace(numbers, (list) => JSON.stringify(JSON.parse(list)));
-}
+class ShownPieces {
+  readonly #output: Output;
+  readonly #protocol: string;
+  /** The cursor stands behind text. */
+  #inLine = false;
 
-function sayPiece(output: Output, { payload, parts }: Piece): void {
-  output.say({ chunk: payload, ...(parts ? { parts } : {}) }, JSON.stringify(payload));
+  constructor(output: Output, protocol: string) {
+    this.#output = output;
+    this.#protocol = protocol;
+  }
+
+  add({ payload, parts }: Piece): void {
+    if (this.#output.json) return this.#output.say({ chunk: payload, ...(parts ? { parts } : {}) }, '');
+    const shown = shownPiece(this.#protocol, payload);
+    if ('line' in shown) {
+      this.end();
+      return this.#output.tell(shown.line);
+    }
+    this.#output.piece(shown.text);
+    if (shown.text !== '') this.#inLine = !shown.text.endsWith('\n');
+  }
+
+  end(): void {
+    if (this.#inLine) this.#output.tell('');
+    this.#inLine = false;
+  }
 }
 
 async function answerOf(
@@ -140,7 +161,14 @@ function sourceIn({ headers }: IncomingMessage): Source {
     attempts: Number(text('cocoon-attempts')),
     queue_ms: Number(text('cocoon-queue-ms')),
     total_ms: Number(text('cocoon-total-ms')),
-    instead_of: instead === '' ? null : { device: instead, code: text('cocoon-instead-reason') },
+    instead_of:
+      instead === ''
+        ? null
+        : {
+            device: instead,
+            code: text('cocoon-instead-reason'),
+            reason: decodeURIComponent(text('cocoon-instead-message')),
+          },
   };
 }
 

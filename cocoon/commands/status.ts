@@ -26,7 +26,10 @@ function statusText(answer: Status): string {
       'Capabilities',
       answer.capabilities.map(({ protocol, version }) => `${protocol} ${version}`).join(', ') || 'none',
     ],
-    ...answer.unavailable.map(({ protocol, problem }) => ['Unavailable', `${protocol}: ${problem}`] as const),
+    ...answer.unavailable.map(({ protocol, problem }): [string, string] => [
+      'Unavailable',
+      `${protocol}: ${problem}`,
+    ]),
     ['Home', answer.home],
     ['Version', `${answer.version}, pid ${answer.pid}`],
   ]);

@@ -12,7 +12,8 @@ import {
   embeddingsRequestSchema,
   embeddingsVersion,
 } from '@cocoon-mesh/ai/embeddings-payload.ts';
-import type { AnswerSource, CapabilityAnswer, Content } from '@cocoon-mesh/capabilities';
+import type { AnswerSource, CapabilityAnswer, Content, InsteadOf } from '@cocoon-mesh/capabilities';
+import type { Json } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   featuresField,
@@ -22,11 +23,13 @@ import {
   rangeField,
   toMeshError,
 } from '@cocoon-mesh/protocol';
-import { satisfies } from 'semver';
+import { satisfies, validRange } from 'semver';
 import * as z from 'zod/mini';
 import type { Capabilities } from '../capabilities.ts';
 import { answerJson, answerJsonPieces, writeChunk } from './answer.ts';
 import { inputsOf } from './embeddings-run.ts';
+import type { ModelChoice, ModelOffer } from './openai-models.ts';
+import { modelFeature, modelNotFound, modelProtocols, offersOf, resolveModel } from './openai-models.ts';
 import { goneSignal } from './openai-routes.ts';
 import { assertKnown } from './parameters.ts';
 import { readJsonBody } from './request-body.ts';
@@ -67,20 +70,52 @@ export async function answerCapabilities(
   if (!protocolField.safeParse(protocol).success) throw new MeshError('capability_not_found');
   const gone = goneSignal(response);
   const body = await readJsonBody(request, bodySchema, maxBodyBytes, 'bad_payload');
+  const { version = '*' } = body;
+  if (validRange(version) === null)
+    throw new MeshError('bad_payload', `${JSON.stringify(version)} is not a range of versions`, {
+      hint: 'Write a semver range, such as ^1.0.0 or 2.x.',
+    });
+  const named = await namedModel(protocol, body.payload, capabilities);
+  const model = named?.choice.model ?? null;
+  const device = body.device ?? named?.choice.device ?? null;
   const answer = capabilities.request({
     protocol,
-    version: body.version ?? '*',
-    payload: body.payload ?? null,
+    version,
+    payload: model === null ? (body.payload ?? null) : { ...(body.payload as Record<string, Json>), model },
     parts: (body.parts ?? []).map((part) => Buffer.from(part, 'base64')),
     ...(body.prefer_device == null ? {} : { preferDevice: body.prefer_device }),
-    ...(body.device == null ? {} : { onlyDevice: body.device }),
-    ...(body.features ? { features: body.features } : {}),
+    ...(device === null ? {} : { onlyDevice: device }),
+    features: [...(body.features ?? []), ...(model === null ? [] : [modelFeature + model])],
     ...(body.session == null ? {} : { session: body.session }),
     ...(body.timeout_ms === undefined ? {} : { timeoutMs: body.timeout_ms }),
     signal: gone,
   });
-  await send(response, answer, { protocol, payload: body.payload ?? null }, gone);
+  try {
+    await send(response, answer, { protocol, payload: body.payload ?? null }, gone);
+  } catch (thrown) {
+    if (model === null || !(thrown instanceof MeshError) || thrown.code !== 'capability_not_found')
+      throw thrown;
+    throw modelNotFound({ model, device }, protocol, (await named?.offers()) ?? []);
+  }
   return true;
+}
+
+interface Named {
+  readonly choice: ModelChoice;
+  readonly offers: () => Promise<readonly ModelOffer[]>;
+}
+
+/** Of a payload that names a model, `model` or `model@device`: the request goes to devices that have it. */
+async function namedModel(
+  protocol: string,
+  payload: unknown,
+  capabilities: Capabilities,
+): Promise<Named | null> {
+  if (!modelProtocols.has(protocol) || typeof payload !== 'object' || payload === null) return null;
+  const model = 'model' in payload ? payload.model : null;
+  if (typeof model !== 'string') return null;
+  const offers = async (): Promise<ModelOffer[]> => offersOf(await capabilities.modelDevices());
+  return { choice: await resolveModel(model, offers), offers };
 }
 
 /** Whether it streams is known with its first piece. @throws MeshError as long as nothing was sent */
@@ -153,10 +188,16 @@ function headersOf(source: AnswerSource): Record<string, string> {
     'Cocoon-Attempts': String(source.attempts),
     'Cocoon-Queue-Ms': String(source.queueMs),
     'Cocoon-Total-Ms': String(source.totalMs),
-    // The reason may hold anything; a header may not.
-    ...(source.insteadOf
-      ? { 'Cocoon-Instead-Of': source.insteadOf.device, 'Cocoon-Instead-Reason': source.insteadOf.code }
-      : {}),
+    ...(source.insteadOf ? insteadHeaders(source.insteadOf) : {}),
+  };
+}
+
+/** The reason may hold anything; a header may not. */
+function insteadHeaders({ device, code, reason }: InsteadOf): Record<string, string> {
+  return {
+    'Cocoon-Instead-Of': device,
+    'Cocoon-Instead-Reason': code,
+    'Cocoon-Instead-Message': encodeURIComponent(reason.toWellFormed()),
   };
 }
 

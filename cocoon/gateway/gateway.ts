@@ -23,6 +23,7 @@ import type { FeatureRoutes } from './feature-routes.ts';
 import { answerFeatures, splitUrl } from './feature-routes.ts';
 import { Guard } from './guard.ts';
 import type { Site } from './guard.ts';
+import { answerOllamaError } from './ollama-routes.ts';
 import { answerOpenAiError } from './openai-error.ts';
 import { Metrics } from './metrics.ts';
 import type { PassOptions, ProxyTarget } from './proxy-route.ts';
@@ -118,6 +119,7 @@ export class Gateway {
       request.resume();
       if (response.headersSent) response.destroy();
       else if (request.url?.startsWith('/v1/')) answerOpenAiError(response, toMeshError(thrown));
+      else if (request.url?.startsWith('/api/')) answerOllamaError(response, toMeshError(thrown));
       else answerError(response, toMeshError(thrown));
     }
   }

@@ -6,15 +6,21 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { GatheredChat } from '@cocoon-mesh/ai/chat-gather.ts';
 import type { ChatChunk, ChatRequest, ChatUsage } from '@cocoon-mesh/ai/chat-payload.ts';
-import { readChatRequest } from '@cocoon-mesh/ai/chat-payload.ts';
+import { chatProtocol, readChatRequest } from '@cocoon-mesh/ai/chat-payload.ts';
 import { unpackedVectors } from '@cocoon-mesh/ai/embeddings-payload.ts';
 import { MeshError, limits, toMeshError } from '@cocoon-mesh/protocol';
 import { answerJson, writeChunk } from './answer.ts';
 import type { StartedChat } from './chat-run.ts';
 import { embed } from './embeddings-run.ts';
-import { fromOllama, ollamaChatSchema, ollamaEmbedSchema, toOllamaMessage } from './ollama-shapes.ts';
+import {
+  fromOllama,
+  ollamaChatSchema,
+  ollamaEmbedSchema,
+  ollamaShowSchema,
+  toOllamaMessage,
+} from './ollama-shapes.ts';
 import { answerErrorBody } from './openai-error.ts';
-import { listModels, offersOf } from './openai-models.ts';
+import { chooseModel, isChosen, listModels, modelNotFound, offersOf } from './openai-models.ts';
 import type { OpenAiRoutes } from './openai-routes.ts';
 import { goneSignal, runChat, sourceHeaders } from './openai-routes.ts';
 import { readJsonBody } from './request-body.ts';
@@ -37,7 +43,7 @@ export async function answerOllama(
     request.resume();
     const error = toMeshError(thrown);
     if (response.headersSent) response.destroy();
-    else answerErrorBody(response, error, errorBody(error));
+    else answerOllamaError(response, error);
   }
   return true;
 }
@@ -60,10 +66,24 @@ async function answer(
       return answerChat(request, response, routes, gone);
     case 'POST /api/embed':
       return answerEmbed(request, response, routes, gone);
+    case 'POST /api/show':
+      return answerShow(request, response, routes);
     default:
-      throw new MeshError('not_found');
+      throw new MeshError('not_found', `The gateway has no ${request.method} ${path} of Ollama`, {
+        hint: 'It has /api/chat, /api/embed, /api/tags, /api/show, /api/ps and /api/version.',
+      });
   }
 }
+
+/** Nobody here knows more of the models of other devices than their names. */
+const details = {
+  parent_model: '',
+  format: '',
+  family: '',
+  families: [],
+  parameter_size: '',
+  quantization_level: '',
+};
 
 async function entries({ modelDevices, clock }: OpenAiRoutes): Promise<unknown[]> {
   const now = new Date(clock.now()).toISOString();
@@ -73,15 +93,35 @@ async function entries({ modelDevices, clock }: OpenAiRoutes): Promise<unknown[]
     modified_at: now,
     size: 0,
     digest: '',
-    details: {
-      parent_model: '',
-      format: '',
-      family: '',
-      families: [],
-      parameter_size: '',
-      quantization_level: '',
-    },
+    details,
   }));
+}
+
+/** Clients ask whether a model calls tools before they give it any. */
+async function answerShow(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { modelDevices, clock }: OpenAiRoutes,
+): Promise<void> {
+  const asked = await readJsonBody(request, ollamaShowSchema, limits.maxCapabilityJsonBytes, 'bad_payload');
+  const offers = offersOf(await modelDevices());
+  const choice = chooseModel(asked.model ?? asked.name ?? '', offers);
+  const found = offers.filter((offer) => isChosen(offer, choice));
+  if (found.length === 0) throw modelNotFound(choice, chatProtocol, offers);
+  const chats = found.filter(({ protocol }) => protocol === chatProtocol);
+  answerJson(response, {
+    modified_at: new Date(clock.now()).toISOString(),
+    modelfile: '',
+    parameters: '',
+    template: '',
+    details,
+    model_info: {},
+    capabilities: [
+      ...(chats.length > 0 ? ['completion'] : []),
+      ...(chats.some(({ tools }) => tools) ? ['tools'] : []),
+      ...(chats.length < found.length ? ['embedding'] : []),
+    ],
+  });
 }
 
 async function answerChat(
@@ -186,6 +226,11 @@ async function answerEmbed(
     embeddings: unpackedVectors(embeddings).map((vector) => Array.from(vector)),
     prompt_eval_count: embeddings.usage.prompt_tokens,
   });
+}
+
+/** Also for the gateway itself, below `/api/`: no token, a bad head. */
+export function answerOllamaError(response: ServerResponse, error: MeshError): void {
+  answerErrorBody(response, error, errorBody(error));
 }
 
 function errorBody({ message, hint }: MeshError): { error: string } {

@@ -40,6 +40,12 @@ export const ollamaEmbedSchema = z.looseObject({
   options: z.optional(z.unknown()),
 });
 
+/** `name` is how older clients call it. */
+export const ollamaShowSchema = z.looseObject({
+  model: z.optional(modelField),
+  name: z.optional(modelField),
+});
+
 /** Options of the same meaning; `num_ctx` is no matter of whoever asks. */
 const optionNames: Readonly<Record<string, string>> = {
   temperature: 'temperature',

@@ -58,5 +58,10 @@ export function answerErrorBody(response: ServerResponse, error: MeshError, valu
 
 function retryHeaders({ status, retry, retryAfterMs }: MeshError): Record<string, string> {
   if (retryAfterMs === null && !(status === 503 && retry) && status !== 429) return {};
-  return { 'retry-after': String(Math.max(1, Math.ceil((retryAfterMs ?? 0) / 1000))) };
+  const waitMs = retryAfterMs ?? 1_000;
+  return {
+    'retry-after': String(Math.max(1, Math.ceil(waitMs / 1000))),
+    // OpenAI's own clients obey this one before the other.
+    'retry-after-ms': String(waitMs),
+  };
 }

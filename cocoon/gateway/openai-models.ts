@@ -1,5 +1,6 @@
 /** Models of all devices under one roof: `model` is that of whichever device serves best, `model@device` of that one. */
 
+import { shortName } from '@cocoon-mesh/ai/model-address.ts';
 import type { CapabilityState } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
 
@@ -18,14 +19,17 @@ export interface ModelOffer {
   /** Of another owner: used only when it is named. */
   readonly foreign: boolean;
   readonly protocol: string;
+  /** The device calls tools, with one of its models at least. */
+  readonly tools: boolean;
 }
 
 export const modelFeature = 'model:';
+export const modelProtocols: ReadonlySet<string> = new Set(['llm.chat', 'embeddings']);
 
 export function offersOf(devices: readonly ModelDevice[]): ModelOffer[] {
   return devices.flatMap(({ name, peerId, capabilities }) =>
     capabilities
-      .filter(({ protocol }) => protocol === 'llm.chat' || protocol === 'embeddings')
+      .filter(({ protocol }) => modelProtocols.has(protocol))
       .flatMap(({ protocol, features }) =>
         features
           .filter((feature) => feature.startsWith(modelFeature))
@@ -35,6 +39,7 @@ export function offersOf(devices: readonly ModelDevice[]): ModelOffer[] {
             deviceId: peerId,
             foreign: name.includes('@'),
             protocol,
+            tools: features.includes('tools'),
           })),
       ),
   );
@@ -50,7 +55,7 @@ export interface ModelChoice {
 /** Every model by itself, whoever has it. @returns null: the list of all is needed */
 function plainModel(asked: string | null): ModelChoice | null {
   if (asked === null || asked === '') return { model: null, device: null };
-  return asked.includes('@') || asked.endsWith(':latest') ? null : { model: asked, device: null };
+  return asked.includes('@') || asked !== shortName(asked) ? null : { model: asked, device: null };
 }
 
 /** Asks for the list only where it matters: devices that do not answer at once make it take a while. */
@@ -68,9 +73,7 @@ export async function resolveModel(
 export function chooseModel(asked: string, offers: readonly ModelOffer[]): ModelChoice {
   const known = new Set(offers.map(({ model }) => model));
   const exact = (name: string): string =>
-    !known.has(name) && name.endsWith(':latest') && known.has(name.slice(0, -':latest'.length))
-      ? name.slice(0, -':latest'.length)
-      : name;
+    !known.has(name) && known.has(shortName(name)) ? shortName(name) : name;
   if (known.has(exact(asked))) return { model: exact(asked), device: null };
   const devices = new Set(offers.flatMap(({ device, deviceId }) => [device, deviceId]));
   for (let at = asked.indexOf('@', 1); at > 0; at = asked.indexOf('@', at + 1))
@@ -79,6 +82,15 @@ export function chooseModel(asked: string, offers: readonly ModelOffer[]): Model
   return last > 0 && last < asked.length - 1
     ? choiceAt(asked, last, exact)
     : { model: exact(asked), device: null };
+}
+
+/** Those of other owners are used when they are named. */
+export function isChosen(
+  { model, device, deviceId, foreign }: ModelOffer,
+  { model: wanted, device: named }: ModelChoice,
+): boolean {
+  const isThere = named === null ? !foreign : named === device || named === deviceId;
+  return isThere && (wanted === null || wanted === model);
 }
 
 function choiceAt(asked: string, at: number, exact: (name: string) => string): ModelChoice {

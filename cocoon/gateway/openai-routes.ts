@@ -69,7 +69,10 @@ async function answer(
   const route = `${request.method} ${path}`;
   if (route === 'POST /v1/chat/completions') return answerChat(request, response, routes, gone);
   if (route === 'POST /v1/embeddings') return answerEmbeddings(request, response, routes, gone);
-  if (request.method !== 'GET' || !/^\/v1\/models(\/|$)/.test(path)) throw new MeshError('not_found');
+  if (request.method !== 'GET' || !/^\/v1\/models(\/|$)/.test(path))
+    throw new MeshError('not_found', `The gateway has no ${route} of OpenAI`, {
+      hint: 'It has GET /v1/models, POST /v1/chat/completions and POST /v1/embeddings.',
+    });
   const models = listModels(offersOf(await routes.modelDevices()));
   if (path === '/v1/models') return answerJson(response, { object: 'list', data: models });
   const id = decoded(path.slice('/v1/models/'.length));

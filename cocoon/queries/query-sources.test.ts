@@ -17,7 +17,7 @@ function requestOf(params: Json, change: Partial<QueryRequest> = {}): QueryReque
 }
 
 async function rowsOf(answerer: Answerer, request: QueryRequest): Promise<QueryRow[]> {
-  const batches = await Array.fromAsync(answerer(request, new AbortController().signal));
+  const batches = await Array.fromAsync(answerer(request, new AbortController().signal, null));
   return batches.flatMap((batch) => batch as QueryRow | QueryRow[]);
 }
 

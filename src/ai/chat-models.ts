@@ -6,6 +6,7 @@
 import type { Clock, Timer } from '@cocoon-mesh/protocol';
 import { deadline, toMeshError } from '@cocoon-mesh/protocol';
 import type { ChatBackend, ChatModel } from './chat-backend.ts';
+import { shortName } from './model-address.ts';
 
 /** How old a list may be. */
 export const refreshMs = 30_000;
@@ -15,12 +16,13 @@ export const retryMs = 5_000;
 const listTimeoutMs = 10_000;
 
 export type ModelList =
-  | { readonly problem: null; readonly models: readonly ChatModel[] }
+  | { readonly problem: null; readonly models: readonly [ChatModel, ...ChatModel[]] }
   /** A sentence. */
   | { readonly problem: string };
 
 export class ChatModels {
   readonly #backend: Pick<ChatBackend, 'name' | 'models'>;
+  readonly #model: string | null;
   readonly #clock: Clock;
   readonly #changed: () => void;
   readonly #closed = new AbortController();
@@ -30,9 +32,19 @@ export class ChatModels {
 
   constructor(
     backend: Pick<ChatBackend, 'name' | 'models'>,
-    { clock, changed }: { readonly clock: Clock; readonly changed: () => void },
+    {
+      model,
+      clock,
+      changed,
+    }: {
+      /** Must be there, and comes first; null: whichever comes first. */
+      readonly model: string | null;
+      readonly clock: Clock;
+      readonly changed: () => void;
+    },
   ) {
     this.#backend = backend;
+    this.#model = model;
     this.#clock = clock;
     this.#changed = changed;
     this.#list = { problem: `${backend.name} has not answered yet` };
@@ -69,11 +81,19 @@ export class ChatModels {
     if (isNew) this.#changed();
   }
 
+  #listOf(models: readonly ChatModel[]): ModelList {
+    const { name } = this.#backend;
+    const wanted = this.#model;
+    const first = models.find((model) => wanted === null || shortName(model.name) === shortName(wanted));
+    if (first) return { problem: null, models: [first, ...models.filter((model) => model !== first)] };
+    if (models.length === 0) return { problem: `${name} has no model that chats` };
+    return { problem: `${name} has no model ${wanted}; it has ${shown(models)}` };
+  }
+
   async #find(signal: AbortSignal): Promise<ModelList> {
     try {
       const models = await this.#backend.models(signal);
-      if (models.length > 0) return { problem: null, models };
-      return { problem: `${this.#backend.name} has no model that chats` };
+      return this.#listOf(models);
     } catch (thrown) {
       const { code, message } = toMeshError(thrown, 'provider_failed');
       return {
@@ -81,4 +101,9 @@ export class ChatModels {
       };
     }
   }
+}
+
+function shown(models: readonly ChatModel[]): string {
+  const names = models.slice(0, 5).map(({ name }) => name);
+  return models.length > names.length ? `${names.join(', ')} and others` : names.join(', ');
 }

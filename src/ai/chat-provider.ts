@@ -6,11 +6,10 @@
 import type { Content, Provider, ProviderCall, ProviderState } from '@cocoon-mesh/capabilities';
 import type { Clock, Json } from '@cocoon-mesh/protocol';
 import { MeshError, limits } from '@cocoon-mesh/protocol';
-import type { ChatBackend, ChatModel, ModelRequest } from './chat-backend.ts';
+import type { ChatBackend, ModelRequest } from './chat-backend.ts';
 import { ChatModels } from './chat-models.ts';
 import { chatProtocol, chatVersion, readChatRequest, wantsStream } from './chat-payload.ts';
 import { abortError } from './llm-server.ts';
-import { shortName } from './ollama-chat.ts';
 
 /** Chats that wait; each is held in memory, and whoever asks sees nothing meanwhile. */
 const maxQueued = 32;
@@ -28,15 +27,14 @@ export class BackendChatProvider implements Provider {
   readonly version = chatVersion;
   readonly maxQueued = maxQueued;
   readonly #backend: ChatBackend;
-  readonly #model: string | null;
   readonly #models: ChatModels;
   readonly #listeners = new Set<() => void>();
   readonly #closed = new AbortController();
 
   constructor({ backend, model, clock }: BackendProviderOptions) {
     this.#backend = backend;
-    this.#model = model;
     this.#models = new ChatModels(backend, {
+      model,
       clock,
       changed: () => {
         for (const listener of this.#listeners) listener();
@@ -51,16 +49,9 @@ export class BackendChatProvider implements Provider {
 
   get state(): ProviderState {
     const { list } = this.#models;
-    if (list.problem !== null) return { problem: list.problem, warm: false, features: [] };
-    const first = this.#default(list.models);
-    if (!first)
-      return {
-        problem: `${this.#backend.name} has no model ${this.#model}; it has ${shown(list.models)}`,
-        warm: false,
-        features: [],
-      };
-    const others = list.models.filter((model) => model !== first);
-    const names = [first, ...others].map(({ name }) => `model:${name}`);
+    if (list.problem !== null)
+      return { problem: list.problem, problemCode: 'model_unavailable', warm: false, features: [] };
+    const names = list.models.map(({ name }) => `model:${name}`);
     const tools = list.models.some((model) => model.tools) ? ['tools'] : [];
     return {
       problem: null,
@@ -120,15 +111,8 @@ export class BackendChatProvider implements Provider {
     const request = readChatRequest(payload);
     const { list } = this.#models;
     if (typeof request.model === 'string') return { ...request, model: request.model };
-    const model = list.problem === null ? this.#default(list.models)?.name : null;
-    if (typeof model === 'string') return { ...request, model };
-    throw new MeshError('model_unavailable', this.state.problem ?? undefined);
-  }
-
-  #default(models: readonly ChatModel[]): ChatModel | undefined {
-    const wanted = this.#model;
-    if (wanted === null) return models[0];
-    return models.find(({ name }) => shortName(name) === shortName(wanted));
+    if (list.problem !== null) throw new MeshError('model_unavailable', list.problem);
+    return { ...request, model: list.models[0].name };
   }
 
   /** What failed may be gone; that is to be known before the next request comes. */
@@ -142,9 +126,4 @@ export class BackendChatProvider implements Provider {
 /** Chunks and completions are JSON: that is what they were read from. */
 function asContent(value: object): Content {
   return { payload: value as Json, parts: [] };
-}
-
-function shown(models: readonly ChatModel[]): string {
-  const names = models.slice(0, 5).map(({ name }) => name);
-  return models.length > names.length ? `${names.join(', ')} and others` : names.join(', ');
 }

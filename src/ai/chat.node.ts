@@ -7,6 +7,7 @@ import type { ChatBackend } from './chat-backend.ts';
 import { BackendChatProvider } from './chat-provider.ts';
 import { LlmChat } from './llm-chat.node.ts';
 import { ModelServer } from './llm-server.ts';
+import { isUrl, ollamaUrl, openAiUrl } from './model-address.ts';
 import { OllamaChat } from './ollama-chat.ts';
 import { OpenAiChat } from './openai-chat.ts';
 
@@ -37,7 +38,7 @@ function backendOf(provider: string, { model, apiKey, ollamaHost, clock }: ChatP
     const server = new ModelServer({ kind: 'Ollama', baseUrl: ollamaUrl(ollamaHost ?? ''), apiKey: null });
     return new OllamaChat({ server, clock });
   }
-  if (/^https?:\/\//i.test(provider)) {
+  if (isUrl(provider)) {
     const baseUrl = openAiUrl(provider);
     if (baseUrl === null) return new NoBackend('COCOON_LLM_PROVIDER is no URL that can be asked');
     return new OpenAiChat({
@@ -47,32 +48,6 @@ function backendOf(provider: string, { model, apiKey, ollamaHost, clock }: ChatP
     });
   }
   return new LlmChat({ folder: provider, model, clock });
-}
-
-const ollamaPort = 11434;
-
-/** `0.0.0.0`, on which it listens everywhere, is asked on this machine. */
-export function ollamaUrl(host: string): string {
-  const trimmed = host.trim();
-  const withScheme = /^https?:\/\//i.test(trimmed)
-    ? trimmed
-    : `http://${trimmed === '' ? '127.0.0.1' : trimmed}`;
-  if (!URL.canParse(withScheme)) return `http://127.0.0.1:${ollamaPort}`;
-  const url = new URL(withScheme);
-  // A URL without a port has that of its scheme; a bare host has Ollama's.
-  if (url.port === '' && !/^https?:/i.test(trimmed)) url.port = String(ollamaPort);
-  if (url.hostname === '0.0.0.0') url.hostname = '127.0.0.1';
-  if (url.hostname === '[::]') url.hostname = '[::1]';
-  return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
-}
-
-/** Base URLs end in `/v1` or the like; a bare host is taken for that of `/v1`. Null: not for fetch. */
-export function openAiUrl(provider: string): string | null {
-  if (!URL.canParse(provider)) return null;
-  const url = new URL(provider);
-  if (url.username !== '' || url.password !== '') return null;
-  const path = url.pathname.replace(/\/+$/, '');
-  return `${url.origin}${path === '' ? '/v1' : path}`;
 }
 
 /** Of a configuration that cannot be: it says why, wherever it is asked. */

@@ -4,7 +4,7 @@ import { MeshError } from '@cocoon-mesh/protocol';
 import * as z from 'zod/mini';
 import type { EmbeddingsServer } from './embeddings-remote.ts';
 import type { ModelServer } from './llm-server.ts';
-import { shortName } from './ollama-chat.ts';
+import { shortName } from './model-address.ts';
 
 const tagsSchema = z.looseObject({
   models: z

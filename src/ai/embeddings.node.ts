@@ -2,7 +2,6 @@
 
 import type { Provider } from '@cocoon-mesh/capabilities';
 import type { Clock } from '@cocoon-mesh/protocol';
-import { ollamaUrl, openAiUrl } from './chat.node.ts';
 import type { EmbeddingsBackend } from './embeddings-backend.ts';
 import { LexicalEmbeddings } from './embeddings-lexical.node.ts';
 import { LocalEmbeddings } from './embeddings-local.node.ts';
@@ -11,6 +10,7 @@ import { OpenAiEmbeddings } from './embeddings-openai.ts';
 import { BackendEmbeddingsProvider } from './embeddings-provider.ts';
 import { RemoteEmbeddings } from './embeddings-remote.ts';
 import { ModelServer } from './llm-server.ts';
+import { isUrl, ollamaUrl, openAiUrl } from './model-address.ts';
 
 export interface EmbeddingsOptions {
   /**
@@ -39,7 +39,7 @@ function backendOf(setting: string, options: EmbeddingsOptions): EmbeddingsBacke
     const server = new ModelServer({ kind: 'Ollama', baseUrl: ollamaUrl(ollamaHost ?? ''), apiKey: null });
     return new RemoteEmbeddings(new OllamaEmbeddings(server, setting.slice('ollama:'.length)), clock);
   }
-  if (!/^https?:\/\//i.test(setting)) return new LocalEmbeddings({ folder: setting, clock });
+  if (!isUrl(setting)) return new LocalEmbeddings({ folder: setting, clock });
   const [address = '', model = ''] = setting.split('#', 2);
   const baseUrl = openAiUrl(address)?.replace(/\/embeddings$/, '') ?? null;
   if (baseUrl === null) return new NoBackend('COCOON_EMBEDDING_MODEL is no URL that can be asked');

@@ -15,7 +15,7 @@ import { ChatTemplate } from './llm-template.ts';
 import type { WrittenPiece } from './llm-tool-calls.ts';
 import { ToolCallReader } from './llm-tool-calls.ts';
 import { stampOf } from './model-folder.node.ts';
-import { shortName } from './ollama-chat.ts';
+import { shortName } from './model-address.ts';
 import { newChatId } from './openai-chat.ts';
 import { runtimeProblem } from './onnx-runtime.node.ts';
 

@@ -7,6 +7,7 @@ import type { ChatBackend, ChatModel, ModelRequest } from './chat-backend.ts';
 import { gatherCompletion, usageChunk } from './chat-gather.ts';
 import type { ChatChunk, ChatCompletion, ChatDelta } from './chat-payload.ts';
 import type { ModelServer } from './llm-server.ts';
+import { shortName } from './model-address.ts';
 import type { OllamaRoom } from './ollama-context.ts';
 import { roomFor } from './ollama-context.ts';
 import type { OllamaLine } from './ollama-messages.ts';
@@ -160,11 +161,6 @@ async function unlessMissing<T>(asked: Promise<T>): Promise<T | null> {
 
 function factsKey(model: { readonly name: string; readonly [field: string]: unknown }): string {
   return `${model.name} ${typeof model['digest'] === 'string' ? model['digest'] : ''}`;
-}
-
-/** `llama3.2:latest` is `llama3.2` wherever Ollama is asked. */
-export function shortName(name: string): string {
-  return name.endsWith(':latest') ? name.slice(0, -':latest'.length) : name;
 }
 
 function logprobsOf({ logprobs }: OllamaLine): { logprobs?: { content: unknown[] } } {

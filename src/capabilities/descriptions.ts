@@ -3,7 +3,7 @@
  * Kept for ten seconds. Also what this device answers when it is asked.
  */
 
-import type { Mesh, ProvenPeer, Stream } from '@cocoon-mesh/mesh';
+import type { Device, Mesh, ProvenPeer, Stream } from '@cocoon-mesh/mesh';
 import { readMessage } from '@cocoon-mesh/mesh/read-message.ts';
 import type { Clock, Description } from '@cocoon-mesh/protocol';
 import {
@@ -41,6 +41,9 @@ export class Descriptions {
   readonly #options: DescriptionsOptions;
   readonly #known = new Map<string, Entry>();
   readonly #asking = new Map<string, Promise<void>>();
+  /** What devices offered by the list when they were last looked at, and who has changed it since they were asked. */
+  readonly #offered = new Map<string, readonly unknown[]>();
+  readonly #outdated = new Set<string>();
 
   constructor(options: DescriptionsOptions) {
     this.#options = options;
@@ -55,7 +58,16 @@ export class Descriptions {
 
   isFresh(peerId: string): boolean {
     const entry = this.#known.get(peerId);
-    return entry !== undefined && this.#ageMs(entry) < freshMs;
+    return entry !== undefined && !this.#outdated.has(peerId) && this.#ageMs(entry) < freshMs;
+  }
+
+  /** The list of devices is new: who offers something else there has something else to tell. */
+  listed(devices: Iterable<Pick<Device, 'peerId' | 'capabilities'>>): void {
+    for (const { peerId, capabilities } of devices) {
+      const before = this.#offered.get(peerId);
+      if (before !== undefined && before !== capabilities) this.#outdated.add(peerId);
+      this.#offered.set(peerId, capabilities);
+    }
   }
 
   /**
@@ -76,14 +88,15 @@ export class Descriptions {
   }
 
   #refresh(peerId: string): Promise<void> {
+    const already = this.#asking.get(peerId);
+    if (already) return already;
     const askedMs = this.#options.clock.monotonic();
-    const asking =
-      this.#asking.get(peerId) ??
-      this.#ask(peerId)
-        // An older version does not know the question.
-        .catch(() => null)
-        .then((description) => this.#keep(peerId, { askedMs, description }))
-        .finally(() => this.#asking.delete(peerId));
+    this.#outdated.delete(peerId);
+    const asking = this.#ask(peerId)
+      // An older version does not know the question.
+      .catch(() => null)
+      .then((description) => this.#keep(peerId, { askedMs, description }))
+      .finally(() => this.#asking.delete(peerId));
     this.#asking.set(peerId, asking);
     return asking;
   }
@@ -92,6 +105,11 @@ export class Descriptions {
     // Devices come and go, browsers more than others.
     const listed = new Set(this.#options.mesh.devices().map((device) => device.peerId));
     for (const known of this.#known.keys()) if (!listed.has(known)) this.#known.delete(known);
+    for (const offered of this.#offered.keys())
+      if (!listed.has(offered)) {
+        this.#offered.delete(offered);
+        this.#outdated.delete(offered);
+      }
     this.#known.set(peerId, entry);
     if (entry.description) this.#options.learnt?.(peerId, entry.description);
   }

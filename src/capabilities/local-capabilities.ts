@@ -84,6 +84,13 @@ export class LocalCapabilities {
     return this.all().flatMap(({ problem, ...state }) => (problem === null ? [state] : []));
   }
 
+  /** Those that do not serve, and why. */
+  problems(): { readonly protocol: string; readonly version: string; readonly problem: string }[] {
+    return this.all().flatMap(({ protocol, version, problem }) =>
+      problem === null ? [] : [{ protocol, version, problem }],
+    );
+  }
+
   all(): OwnCapability[] {
     return [...this.#lanes].map(ownState);
   }

@@ -233,6 +233,26 @@ describe('a stand-in', () => {
   });
 });
 
+describe('what is said when several devices did not serve', () => {
+  const gone = new MeshError('capability_not_found');
+  const busy = new MeshError('overloaded', 'Busy', { retryAfterMs: 2_000 });
+  const broken = new Error('broken');
+
+  for (const [name, errors, code] of [
+    ['is that one failed, not that another has it no more', [broken, gone], 'provider_failed'],
+    ['is that one failed, not that another is busy', [broken, busy], 'provider_failed'],
+    ['is that one is busy, not that another has it no more', [gone, busy], 'overloaded'],
+  ] as const)
+    test(name, async () => {
+      for (const order of [errors, errors.toReversed()]) {
+        const mesh = new MeshOfProviders();
+        for (const [i, error] of order.entries())
+          mesh.add(`box-${i}`, scriptedProvider({ handle: failing(error) }));
+        await assert.rejects(serve(mesh), { code });
+      }
+    });
+});
+
 describe('a device that was preferred', () => {
   test('serves also when another one, or this one, is better', async () => {
     const mesh = new MeshOfProviders();
@@ -361,6 +381,27 @@ describe('when a device fails', () => {
     mesh.clock.step(10_000);
     assert.equal((await serve(mesh, { preferDevice: 'a' })).attempts, 2);
     assert.equal(provider.calls.length, 21);
+  });
+
+  test('by not being reached, it is waited for once, and not where it is the only one', async () => {
+    const mesh = new MeshOfProviders();
+    const away = mesh.add('away', scriptedProvider());
+    away.unreachable = true;
+    mesh.add('b', scriptedProvider());
+    const preferred = { preferDevice: 'away' };
+    const first = serve(mesh, preferred);
+    await turn();
+    mesh.clock.step(5_000);
+    const { insteadOf, attempts } = await first;
+    assert.deepEqual([insteadOf?.code, attempts], ['connect_timeout', 2]);
+    const next = await serve(mesh, preferred);
+    assert.deepEqual([next.device, next.insteadOf?.code, next.attempts], ['b', 'connect_timeout', 1]);
+    away.unreachable = false;
+    assert.equal(await deviceOf(mesh, { onlyDevice: 'away' }), 'away');
+    assert.equal(await deviceOf(mesh, preferred), 'b');
+    away.listed = { path: 'lan' };
+    const back = await serve(mesh, preferred);
+    assert.deepEqual([back.device, back.insteadOf], ['away', null]);
   });
 
   test('or all that have it are off, that is said', async () => {

@@ -21,6 +21,7 @@ import type { LocalCapabilities } from './local-capabilities.ts';
 import type { Content } from './provider.ts';
 import type { CapabilityRequest, InsteadOf, RequestCapability } from './request.ts';
 import { Sessions } from './sessions.ts';
+import { Unreached } from './unreached.ts';
 
 export interface RouterOptions {
   readonly mesh: Pick<Mesh, 'peerId' | 'devices' | 'resolve' | 'openStream'>;
@@ -56,10 +57,12 @@ export class CapabilityRouter {
   readonly #options: RouterOptions;
   readonly #breakers = new Map<string, Breaker>();
   readonly #sessions: Sessions;
+  readonly #unreached: Unreached;
 
   constructor(options: RouterOptions) {
     this.#options = options;
     this.#sessions = new Sessions(options.clock);
+    this.#unreached = new Unreached(options.clock);
   }
 
   readonly request: RequestCapability = (asked) =>
@@ -89,8 +92,9 @@ export class CapabilityRouter {
   ): AsyncGenerator<Content, Ended, undefined> {
     const { clock } = this.#options;
     const startedMs = clock.monotonic();
-    const { wanted, order, insteadOf: unfit } = await this.#plan(request, signal);
-    let insteadOf = unfit;
+    const { wanted, order: best, insteadOf: unfit } = await this.#plan(request, signal);
+    const order = this.#reachableFirst(best);
+    let insteadOf = unfit ?? passedOver(wanted, best, order);
     let attempts = 0;
     let failure: MeshError | null = null;
     /** A device that has more than a stand-in. */
@@ -113,7 +117,8 @@ export class CapabilityRouter {
       const ticket = choice.self ? null : this.#options.states.began(peerId, request);
       let hasBegun = false;
       try {
-        for await (const message of this.#ask(choice, request, startedMs, signal)) {
+        const isLast = attempts === maxAttempts || choice === order.at(-1);
+        for await (const message of this.#ask(choice, request, startedMs, signal, isLast)) {
           if (message.kind === 'error') {
             if (message.load) ticket?.heard(null, message.load);
             throw toldError(message);
@@ -129,6 +134,7 @@ export class CapabilityRouter {
           this.#sessions.served(request, peerId);
           const { payload, parts, version, queue_ms: queueMs } = message;
           const totalMs = Math.round(clock.monotonic() - startedMs);
+          if (peerId === wanted.preferred) insteadOf = null;
           return {
             payload,
             parts,
@@ -140,6 +146,7 @@ export class CapabilityRouter {
         const error = attemptError(thrown, name, signal);
         endTry(outcomeOf(error));
         if (signal.aborted) throw error;
+        if (error.code === 'connect_timeout') this.#unreached.add(peerId);
         if (hasBegun) throw brokenOff(error, name);
         if (isFinal(error)) throw error;
         isOneBusy ||= hasMore && isBusy(error);
@@ -203,11 +210,12 @@ export class CapabilityRouter {
   async #describe(order: readonly Choice[], signal: AbortSignal): Promise<void> {
     const { descriptions } = this.#options;
     const [first] = order;
+    const wasTold = ({ self, peerId }: Choice): boolean => self || descriptions.of(peerId) !== null;
     const [most, patienceMs] = first?.isStandIn
       ? [maxDescribedForMore, standInPatienceMs]
-      : [maxDescribed, first?.isUnknown ? firstPatienceMs : describePatienceMs];
+      : [maxDescribed, order.some(wasTold) ? describePatienceMs : firstPatienceMs];
     const peerIds = order
-      .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId))
+      .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId) && !this.#unreached.has(peerId))
       .slice(0, most)
       .map(({ peerId }) => peerId);
     await untilAborted(descriptions.refresh(peerIds, patienceMs), signal);
@@ -218,6 +226,7 @@ export class CapabilityRouter {
     request: Checked,
     startedMs: number,
     signal: AbortSignal,
+    isLast: boolean,
   ): AsyncGenerator<CapabilityAnswerMessage, void, undefined> {
     const { mesh, clock, local } = this.#options;
     const { protocol, version, payload, parts, features, firstAnswerMs } = request;
@@ -233,13 +242,27 @@ export class CapabilityRouter {
           session,
           features: [...features],
         };
-        return askStream(mesh, clock, peerId, { protocol, version }, message, until);
+        // Whoever can ask somebody else waits less for a connection; it is made all the same, for the next one.
+        const openMs = isLast ? limits.connectTimeoutMs : limits.openTimeoutMs;
+        return askStream(mesh, clock, peerId, { protocol, version }, message, until, openMs);
       }
       const { name } = mesh.resolve(mesh.peerId);
       const call = { payload, parts, session, features, timeoutMs, from: { id: peerId, name } };
       return local.answer({ protocol, version, features }, call, until);
     };
     return firstAnswerMs === undefined ? ask(signal) : withFirstLimit(ask, clock, firstAnswerMs, signal);
+  }
+
+  #reachableFirst(order: readonly Choice[]): readonly Choice[] {
+    const { mesh } = this.#options;
+    const isAway = ({ peerId, self }: Choice): boolean => {
+      if (self || !this.#unreached.has(peerId)) return false;
+      if (mesh.resolve(peerId).path === null) return true;
+      this.#unreached.delete(peerId);
+      return false;
+    };
+    const away = order.filter(isAway);
+    return away.length === 0 ? order : [...order.filter((choice) => !away.includes(choice)), ...away];
   }
 
   #breaker(peerId: string): Breaker {
@@ -256,10 +279,10 @@ export class CapabilityRouter {
 
   #nobody(wanted: Wanted, named: Device | null, unfit: ErrorCode | null): MeshError {
     const { mesh, local } = this.#options;
-    const { protocol, version, features, only } = wanted;
-    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
-    const problem = local?.problemOf(wanted);
+    const { protocol, features, only } = wanted;
+    const problem = only === null || only === mesh.peerId ? local?.problemOf(wanted) : null;
     if (problem) return problem;
+    if (only !== null && named && unfit) return unfitError(named, unfit, wanted);
     const devices = mesh.devices().filter(({ foreign }) => !foreign);
     const offline = devices.filter(
       (device) => unfitness(device, wanted, this.#statesOf) === 'device_offline',
@@ -270,7 +293,7 @@ export class CapabilityRouter {
     if (away.length > 0)
       return new MeshError(
         'device_offline',
-        `${protocol}@${version} is offered only by devices that are offline: ${names(away)}`,
+        `${labelOf(wanted)} is offered only by devices that are offline: ${names(away)}`,
       );
     const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
     const other = new Set(
@@ -279,7 +302,7 @@ export class CapabilityRouter {
       ),
     );
     const there = other.size === 0 ? '' : `; there is ${[...other].slice(0, 5).join(', ')}`;
-    return new MeshError('capability_not_found', `No device offers ${protocol}@${version}${needed}${there}`);
+    return new MeshError('capability_not_found', `No device offers ${labelOf(wanted)}${needed}${there}`);
   }
 }
 
@@ -345,7 +368,13 @@ function worse(before: MeshError | null, error: MeshError): MeshError {
   if (!before) return error;
   if (before.code === 'overloaded' && error.code === 'overloaded')
     return (error.retryAfterMs ?? Infinity) < (before.retryAfterMs ?? Infinity) ? error : before;
-  return error.code === 'overloaded' ? before : error;
+  return weight(error) < weight(before) ? before : error;
+}
+
+/** That a device is gone says least, that one is busy more, that one failed most. */
+function weight(error: MeshError): number {
+  if (error.code === 'overloaded') return 1;
+  return isBusy(error) ? 2 : 0;
 }
 
 function named(error: MeshError, name: string): MeshError {
@@ -361,6 +390,19 @@ function brokenOff(error: MeshError, name: string): MeshError {
   return new MeshError(code, `${name} broke off its answer: ${error.message}`, { hint, cause: error });
 }
 
+/** The preferred device would be the first, and is not. */
+function passedOver(
+  { preferred }: Wanted,
+  [best]: readonly Choice[],
+  [first]: readonly Choice[],
+): InsteadOf | null {
+  if (!best || best === first || best.peerId !== preferred) return null;
+  return insteadOfBy(
+    best.name,
+    new MeshError('connect_timeout', `${best.name} could not be reached a moment ago`),
+  );
+}
+
 function insteadOfBy(device: string, { code, message: reason }: MeshError): InsteadOf {
   return { device, code, reason };
 }
@@ -369,15 +411,17 @@ function insteadOfUnfit(device: Candidate, code: ErrorCode, wanted: Wanted): Ins
   return insteadOfBy(device.name, unfitError(device, code, wanted));
 }
 
-function unfitError(
-  { name, problem }: Candidate,
-  code: ErrorCode,
-  { protocol, version, features }: Wanted,
-): MeshError {
+function unfitError({ name, problem }: Candidate, code: ErrorCode, wanted: Wanted): MeshError {
   if (code === 'name_changed') return new MeshError(code, problem ?? undefined);
   if (code === 'device_offline') return new MeshError(code, `${name} is offline`);
+  const { features } = wanted;
   const needed = features.length === 0 ? '' : ` with ${features.join(', ')}`;
-  return new MeshError(code, `${name} does not offer ${protocol}@${version}${needed}`);
+  return new MeshError(code, `${name} does not offer ${labelOf(wanted)}${needed}`);
+}
+
+/** As a user writes it. */
+function labelOf({ protocol, version }: Pick<Wanted, 'protocol' | 'version'>): string {
+  return version === '*' ? protocol : `${protocol}@${version}`;
 }
 
 function names(devices: readonly Candidate[]): string {

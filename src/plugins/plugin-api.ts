@@ -35,6 +35,7 @@ export interface PluginContext extends Asking {
 export interface RequestContext extends PluginContext {
   /** The asker went away, or its time is over. */
   readonly signal: AbortSignal;
+  /** The device that asks: its peer id, and its name as this device knows it. */
   readonly from: { readonly id: string; readonly name: string };
   /** What came with the payload and is not text. */
   readonly parts: readonly Uint8Array[];
@@ -45,8 +46,10 @@ export interface RequestContext extends PluginContext {
 
 /** Of one query. */
 export interface QueryContext extends PluginContext {
-  /** Null: it is not known which of the owner's devices asks. */
-  readonly from: { readonly id: string; readonly name: string } | null;
+  /** The asker went away, has all the rows it wants, or its time is over. */
+  readonly signal: AbortSignal;
+  /** The device that asks: its peer id, and its name as this device knows it. */
+  readonly from: { readonly id: string; readonly name: string };
 }
 
 export interface PluginCapabilityHandler {

@@ -4,7 +4,7 @@
  */
 
 import type { Provider, RequestCapability } from '@cocoon-mesh/capabilities';
-import type { Clock } from '@cocoon-mesh/protocol';
+import type { Clock, ErrorCode } from '@cocoon-mesh/protocol';
 import { MeshError, toMeshError } from '@cocoon-mesh/protocol';
 import type { FoundPlugin, PluginOrigin } from './discovery.node.ts';
 import { findPlugins, lookAt } from './discovery.node.ts';
@@ -44,6 +44,8 @@ export interface PluginView {
   readonly state: PluginStateName | 'refused';
   /** Why it does not run; null: it does. */
   readonly why: string | null;
+  /** Of `docs/errors.md`, with `why`. */
+  readonly code: ErrorCode | null;
   readonly path: string;
   readonly origin: PluginOrigin;
   readonly capabilities: readonly {
@@ -235,6 +237,7 @@ export class PluginHost {
       version: manifest?.version ?? null,
       state: plugin === null ? 'refused' : plugin.state,
       why: plugin === null ? entry.problem.message : plugin.reason,
+      code: plugin === null ? entry.problem.code : plugin.reason === null ? null : 'plugin_failed',
       path,
       origin,
       capabilities: (manifest?.capabilities ?? []).map(({ protocol, version }) => ({

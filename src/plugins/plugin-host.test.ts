@@ -65,6 +65,7 @@ describe('the plugins of a device', () => {
         version: '1.0.0',
         state: 'running',
         why: null,
+        code: null,
         path: one,
         origin: 'flag',
         capabilities: [{ protocol: 'demo.one', version: '1.0.0', disabled: false }],
@@ -73,8 +74,8 @@ describe('the plugins of a device', () => {
         restarts: 0,
       });
       assert.deepEqual(
-        [second?.state, second?.why],
-        ['refused', '/there/is/nothing: there is no such folder'],
+        [second?.state, second?.why, second?.code],
+        ['refused', '/there/is/nothing: there is no such folder', 'bad_manifest'],
       );
       assert.notEqual(all.customQuery('asked'), null);
       assert.equal(all.customQuery('another'), null);

@@ -74,7 +74,7 @@ export const toPluginSchema = z.discriminatedUnion('kind', [
     id,
     target: targetSchema,
     ...content,
-    from: z.nullable(z.object({ id: shortText, name: shortText })),
+    from: z.object({ id: shortText, name: shortText }),
     session,
     features,
     /** Bytes of the answer that may come before more are granted. */

@@ -37,6 +37,7 @@ interface Parts {
 }
 
 const limited = { timeout: 60_000 };
+const asker = { id: 'asker-id', name: 'asker' };
 
 async function withPlugin(
   files: Readonly<Record<string, string>>,
@@ -160,7 +161,7 @@ describe('a plugin', () => {
         const names = (await whole(provider, null)) as string[];
         assert.ok(names.includes('PATH'));
         assert.deepEqual(
-          names.filter((name) => /COCOON|TOKEN|SECRET|NODE_OPTIONS|NODE_COMPILE/.test(name)),
+          names.filter((name) => /COCOON_(?!PLUGIN_RUN)|TOKEN|SECRET|NODE_OPTIONS|NODE_COMPILE/.test(name)),
           [],
         );
       },
@@ -206,7 +207,8 @@ describe('a plugin', () => {
       };
       const page = async (after: string | null) => {
         const rows = [];
-        for await (const row of answer({ ...request, after }, new AbortController().signal)) rows.push(row);
+        for await (const row of answer({ ...request, after }, new AbortController().signal, asker))
+          rows.push(row);
         return rows;
       };
       const all = await page(null);
@@ -308,7 +310,7 @@ async function queryOne(host: PluginHost, name: string): Promise<number> {
     timeout_ms: 1000,
     max_bytes: 1000,
   };
-  for await (const { value } of answer(request, new AbortController().signal)) return Number(value);
+  for await (const { value } of answer(request, new AbortController().signal, asker)) return Number(value);
   throw new Error('There was no row');
 }
 
@@ -466,7 +468,7 @@ describe('a bad plugin', () => {
       if (payload === 'nothing') throw undefined;
       if (payload === 'own') throw new PluginError('not_found', 'no such thing');
       if (payload === 'foreign') throw Object.assign(new Error('I am the router'), { code: 'device_offline' });
-      if (payload === 'date') return { when: () => 1 };
+      if (payload === 'bigint') return { count: 1n };
       return payload;`);
     await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
       const [before] = await untilList(host, isRunning);
@@ -476,7 +478,7 @@ describe('a bad plugin', () => {
         ['nothing', 'plugin_failed'],
         ['own', 'not_found'],
         ['foreign', 'plugin_failed'],
-        ['date', 'bad_answer'],
+        ['bigint', 'bad_answer'],
       ] as const)
         await assert.rejects(whole(provider, payload), { code }, payload);
       assert.equal(await whole(provider, 'well'), 'well');

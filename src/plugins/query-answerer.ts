@@ -4,11 +4,11 @@ import type { Json, QueryRequest, QueryRow } from '@cocoon-mesh/protocol';
 import { MeshError, queryRowSchema } from '@cocoon-mesh/protocol';
 import type { PluginFace } from './plugin-provider.ts';
 
-/** As `Answerer` of `src/query`. `from` where it is known. */
+/** As `Answerer` of `src/query`. */
 export type CustomAnswerer = (
   request: QueryRequest,
   signal: AbortSignal,
-  from?: { readonly id: string; readonly name: string },
+  from: { readonly id: string; readonly name: string },
 ) => AsyncGenerator<QueryRow, void, undefined>;
 
 /**
@@ -23,7 +23,7 @@ export function customAnswerer(name: string, plugin: PluginFace): CustomAnswerer
       target: { kind: 'query', name },
       payload: withoutName(request.params),
       parts: [],
-      from: from ?? null,
+      from,
       session: null,
       features: [],
       signal: AbortSignal.any([signal, left.signal]),

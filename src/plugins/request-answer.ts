@@ -6,7 +6,7 @@ import type { RequestTarget } from './plugin-messages.ts';
 
 export interface PluginRequest extends Content {
   readonly target: RequestTarget;
-  readonly from: { readonly id: string; readonly name: string } | null;
+  readonly from: { readonly id: string; readonly name: string };
   readonly session: string | null;
   readonly features: readonly string[];
   readonly signal: AbortSignal;

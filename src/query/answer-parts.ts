@@ -6,6 +6,12 @@
 import type { Clock, QueryPart, QueryRequest, QueryRow } from '@cocoon-mesh/protocol';
 import { MeshError, deadline, jsonBytes, limits, toMeshError } from '@cocoon-mesh/protocol';
 
+/** Which device asks; null: this one. */
+export interface Asker {
+  readonly id: string;
+  readonly name: string;
+}
+
 /**
  * Rows behind `request.after`, in the order of their keys, one by one or in batches, for as long as there are any:
  * it is read lazily and left after one row more than `request.limit`, which tells that there are more. So a batch
@@ -15,6 +21,7 @@ import { MeshError, deadline, jsonBytes, limits, toMeshError } from '@cocoon-mes
 export type Answerer = (
   request: QueryRequest,
   signal: AbortSignal,
+  from: Asker | null,
 ) => AsyncIterable<QueryRow | readonly QueryRow[]>;
 
 export interface AnswerUnderWay {
@@ -35,13 +42,18 @@ export function startAnswer(
   request: QueryRequest,
   clock: Clock,
   signal: AbortSignal,
+  from: Asker | null,
 ): AnswerUnderWay {
   const over = Promise.withResolvers<void>();
-  return { parts: answerParts(answerer, request, clock, signal, over.resolve), over: over.promise };
+  const rows: Rows = (patience) => answerer(request, patience, from);
+  return { parts: answerParts(rows, request, clock, signal, over.resolve), over: over.promise };
 }
 
+/** An answerer that has been told what is asked, and by whom. */
+type Rows = (signal: AbortSignal) => ReturnType<Answerer>;
+
 async function* answerParts(
-  answerer: Answerer,
+  rows: Rows,
   request: QueryRequest,
   clock: Clock,
   signal: AbortSignal,
@@ -50,7 +62,7 @@ async function* answerParts(
   const limit = deadline(clock, request.timeout_ms);
   const left = new AbortController();
   const patience = AbortSignal.any([limit.signal, left.signal, signal]);
-  const batches = new Batches(answerer, request, patience, clock);
+  const batches = new Batches(rows, patience, clock);
   const gathered = new Gathered(request);
   try {
     while (!gathered.full) {
@@ -82,12 +94,12 @@ class Batches {
   readonly #aborted = Promise.withResolvers<never>();
   #next: Promise<IteratorResult<QueryRow | readonly QueryRow[]>> | null = null;
 
-  constructor(answerer: Answerer, request: QueryRequest, signal: AbortSignal, clock: Clock) {
+  constructor(rows: Rows, signal: AbortSignal, clock: Clock) {
     this.#clock = clock;
     this.#aborted.promise.catch(() => undefined);
     if (signal.aborted) this.#aborted.reject(signal.reason);
     else signal.addEventListener('abort', () => this.#aborted.reject(signal.reason), { once: true });
-    this.#iterator = rowsOf(answerer, request, signal);
+    this.#iterator = begun(rows, signal);
   }
 
   /** @param hurry somebody waits for what is there: `late` when nothing comes soon */
@@ -119,8 +131,8 @@ class Batches {
 }
 
 /** Whatever kind of iterable it is, and wherever it throws. */
-async function* rowsOf(answerer: Answerer, request: QueryRequest, signal: AbortSignal) {
-  yield* answerer(request, signal);
+async function* begun(rows: Rows, signal: AbortSignal) {
+  yield* rows(signal);
 }
 
 function isBatch(rows: QueryRow | readonly QueryRow[]): rows is readonly QueryRow[] {

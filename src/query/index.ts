@@ -1,6 +1,6 @@
 /** Questions to many devices at once, and their answers as one. Runs in Node and in the browser. */
 
-export type { Answerer } from './answer-parts.ts';
+export type { Answerer, Asker } from './answer-parts.ts';
 export { reciprocalRank, fuseRanks } from './fuse.ts';
 export type { Fused } from './fuse.ts';
 export { meshTargets } from './mesh-targets.ts';

@@ -129,6 +129,17 @@ describe('a query to a device', () => {
     pair.clock.step(20_000);
   });
 
+  test('is told which device asks, or that it is this one', async () => {
+    const from: unknown[] = [];
+    const { ask, server } = serve((_request, _signal, asker) => {
+      from.push(asker);
+      return rowsOf(1);
+    });
+    await all(ask());
+    await all(server.ask(request, new AbortController().signal));
+    assert.deepEqual(from, [{ id: 'peer-1', name: 'asker' }, null]);
+  });
+
   test('reads no more of an endless answer than one row above the limit', async () => {
     let lowest = Infinity;
     let ended = false;

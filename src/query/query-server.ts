@@ -20,7 +20,7 @@ import {
   toMeshError,
 } from '@cocoon-mesh/protocol';
 import { errorPart, startAnswer } from './answer-parts.ts';
-import type { Answerer } from './answer-parts.ts';
+import type { Answerer, Asker } from './answer-parts.ts';
 import { maxQueryRequestBytes } from './ask-stream.ts';
 
 export interface QueryServerOptions {
@@ -64,7 +64,7 @@ export class QueryServer {
     const answerer = this.#answerers.get(request.type);
     if (!answerer) return yield errorPart(noAnswerer(request.type));
     try {
-      for await (const part of startAnswer(answerer, request, this.#options.clock, signal).parts)
+      for await (const part of startAnswer(answerer, request, this.#options.clock, signal, null).parts)
         yield check(queryPartSchema, part);
     } catch (thrown) {
       yield errorPart(thrown);
@@ -84,7 +84,7 @@ export class QueryServer {
     this.#running.set(peerId, (this.#running.get(peerId) ?? 0) + 1);
     this.#streams.add(stream);
     try {
-      await this.#answer(stream);
+      await this.#answer(stream, { id: peerId, name: peer.name });
     } catch (thrown) {
       // Reset by the asker, gone, or too slow: nobody is there to be told.
       const { code } = toMeshError(thrown);
@@ -110,7 +110,7 @@ export class QueryServer {
     return running >= limits.maxQueriesPerPeer ? ResetCode.tooManyStreams : null;
   }
 
-  async #answer(stream: Stream): Promise<void> {
+  async #answer(stream: Stream, from: Asker): Promise<void> {
     const { clock } = this.#options;
     let request: QueryRequest;
     let answerer: Answerer;
@@ -124,7 +124,7 @@ export class QueryServer {
       return stream.end();
     }
     const limit = clock.after(request.timeout_ms + lingerMs, () => stream.reset(ResetCode.timeout));
-    const { parts, over } = startAnswer(answerer, request, clock, stream.signal);
+    const { parts, over } = startAnswer(answerer, request, clock, stream.signal, from);
     try {
       await sendParts(stream, parts);
       stream.signal.throwIfAborted();

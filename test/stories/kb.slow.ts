@@ -148,7 +148,7 @@ describe('the knowledge base', () => {
     const { capabilities } = await server.json<{ capabilities: { protocol: string }[] }>('status');
     assert.deepEqual(
       capabilities.map(({ protocol }) => protocol),
-      ['tasks'],
+      ['tasks', 'embeddings'],
     );
   });
 });

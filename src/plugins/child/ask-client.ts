@@ -5,6 +5,7 @@ import { MeshError, isErrorCode, toMeshError } from '@cocoon-mesh/protocol/error
 import { AnswerReader } from '../answer-reader.ts';
 import type { FromPlugin, ToPlugin } from '../plugin-messages.ts';
 import { answerWindowBytes } from '../plugin-messages.ts';
+import { plainJson } from './plain-json.ts';
 
 type Asked = Extract<ToPlugin, { kind: 'asked_device' | 'asked_chunk' | 'asked_end' | 'asked_error' }>;
 type End = Content & { readonly source: AnswerSource };
@@ -49,7 +50,7 @@ export class AskClient {
         id,
         protocol: request.protocol,
         version: request.version,
-        payload: request.payload,
+        payload: plainJson(request.payload, `The payload for ${request.protocol}`, 'bad_payload'),
         parts: [...request.parts],
         prefer_device: request.preferDevice ?? null,
         only_device: request.onlyDevice ?? null,

@@ -5,6 +5,7 @@
 
 import { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { MeshError, isErrorCode } from '@cocoon-mesh/protocol/errors.ts';
 import type { Json } from '@cocoon-mesh/protocol';
 import { asking } from '../asking.ts';
@@ -41,6 +42,7 @@ watchdog.unref();
 const pipe = new MessagePipe<ToPlugin, FromPlugin>(
   new Socket({ fd: pipeFd, readable: true, writable: true }),
   {
+    clock: systemClock,
     incoming: toPluginSchema,
     outgoing: fromPluginSchema,
     maxBytes: maxPluginMessageBytes,

@@ -8,6 +8,7 @@ import { isContent, isRanked, pluginErrorCodes } from '../plugin-api.ts';
 import type { FromPlugin, ToPlugin } from '../plugin-messages.ts';
 import type { SchemaCheck } from '../schema-check.ts';
 import { SendCredit } from '../send-credit.ts';
+import { plainJson } from './plain-json.ts';
 
 type Request = ToPlugin & { kind: 'request' };
 export type Served = (ToPlugin & { kind: 'start' })['capabilities'][number];
@@ -144,7 +145,7 @@ export class PluginRuntime {
     return {
       ...this.#options.context,
       signal: controller.signal,
-      from: from ?? { id: '', name: '' },
+      from,
       parts,
       session,
       features,
@@ -172,16 +173,17 @@ interface PlainContent {
 
 /** @throws MeshError bad_answer */
 function checked(value: unknown, check: SchemaCheck | null, what: string): PlainContent {
-  const content: Content = isContent(value) ? value : { payload: (value ?? null) as Json, parts: [] };
-  const wrong = check?.problem(content.payload) ?? null;
+  const content: Content = isContent(value) ? value : { payload: value as Json, parts: [] };
+  const payload = plainJson(content.payload, what);
+  const wrong = check?.problem(payload) ?? null;
   if (wrong !== null) throw new MeshError('bad_answer', `${what} breaks its schema: ${wrong}`);
-  return { payload: content.payload, parts: [...content.parts] };
+  return { payload, parts: [...content.parts] };
 }
 
 function rowOf(value: JsonLike): PlainContent {
   const row = isRanked(value)
-    ? { rank: value.rank, value: value.value }
-    : { rank: null, value: (value ?? null) as Json };
+    ? { rank: value.rank, value: plainJson(value.value, 'A row') }
+    : { rank: null, value: plainJson(value, 'A row') };
   return { payload: row, parts: [] };
 }
 
