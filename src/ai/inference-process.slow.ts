@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { kill } from 'node:process';
+import { serialize } from 'node:v8';
 import { describe, it } from 'node:test';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
@@ -129,6 +130,29 @@ describe('the process of a model', limit, () => {
     const died = each.model.run({ does: 'count and die', to: 2 }, { onChunk: (part) => parts.push(part) });
     await assert.rejects(died, { code: 'provider_failed', message: /SIGKILL/ });
     assert.deepEqual(parts, [0, 1]);
+  });
+
+  it('that writes rubbish is killed, and takes nothing else down', async () => {
+    const framed = (value: unknown): Uint8Array => {
+      const bytes = serialize(value);
+      const length = Buffer.alloc(4);
+      length.writeUInt32BE(bytes.length);
+      return Buffer.concat([length, bytes]);
+    };
+    for (const bytes of [
+      Buffer.alloc(64, 0xff),
+      Buffer.from([0, 0, 0, 4, 1, 2, 3, 4]),
+      Buffer.from('{"cmd":"NODE_HANDLE_ACK"}\n'.repeat(100)),
+      framed(null),
+      framed({ kind: 'error', id: 0 }),
+    ]) {
+      await using each = start();
+      await assert.rejects(each.ask({ does: 'rubbish', bytes }), {
+        code: 'provider_failed',
+        message: /SIGKILL.*sent what is no message/,
+      });
+      assert.equal(await each.ask({ does: 'answer', value: 1 }), 1);
+    }
   });
 
   it('pauses when one process after the other dies at its work, and then tries by itself', async () => {

@@ -142,10 +142,10 @@ class RunningProcess implements PluginProcess {
         main: manifest.mainUrl,
         name: manifest.name,
         version: manifest.version,
-        capabilities: manifest.capabilities.map(({ protocol, version, request, answer, chunk, streams }) => ({
+        capabilities: manifest.capabilities.map(({ protocol, version, payload, answer, chunk, streams }) => ({
           protocol,
           version,
-          request,
+          payload,
           answer,
           // `true` is a schema that lets everything through.
           chunk,

@@ -13,7 +13,7 @@ import {
 } from './plugin-doubles.contract.ts';
 import { PluginHost } from './plugin-host.node.ts';
 
-const request = { enum: ['good', 'long'] };
+const payload = { enum: ['good', 'long'] };
 const untilCancelled = `
   if (payload === 'long') await new Promise((_, reject) =>
     context.signal.addEventListener('abort', () => reject(context.signal.reason), { once: true }));`;
@@ -35,7 +35,7 @@ async function open(capability: object, source: string): Promise<ProviderUnderTe
   const folder = await makeFolder();
   const plugin = await writeFiles(join(folder.path, 'demo'), {
     'package.json': packageJson({
-      capabilities: [{ protocol: 'demo.work', version: '1.0.0', request, ...capability }],
+      capabilities: [{ protocol: 'demo.work', version: '1.0.0', payload, ...capability }],
     }),
     'plugin.ts': source,
   });

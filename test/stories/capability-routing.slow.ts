@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { ask as askAt, eventsOf, offers, post, untilOffers } from './capability-client.ts';
-import type { Answer, RequestBody } from './capability-client.ts';
+import type { Answer, CapabilityRow, RequestBody } from './capability-client.ts';
 import { CocoonProcess, begin, enroll, failure } from './cocoon-process.ts';
 import type { Offered } from './provider-desk.ts';
 import { ProviderDesk, aborted } from './provider-desk.ts';
@@ -332,6 +332,12 @@ describe('whoever goes away', () => {
       await closed;
       await busy('cat', 0, 0, 'demo.talk');
     }
+    const rows = await provider('cat').json<{ this: boolean; capabilities: CapabilityRow[] }[]>('devices');
+    const own = rows.find((row) => row.this)?.capabilities.filter((row) => row.protocol === 'demo.talk');
+    assert.deepEqual(
+      own?.map((row) => [row.in_flight, row.queued, row.limit]),
+      [[0, 0, 8]],
+    );
   });
 
   test('because its time is over is told so, and the provider stops', async () => {
@@ -342,7 +348,9 @@ describe('whoever goes away', () => {
     );
     await aborted(held[0]?.gone ?? assert.fail());
     await busy('cat', 0);
+    const started = Date.now();
     const { status, code } = await ask('demo.work', { device: 'cat', timeout_ms: 300 });
     assert.deepEqual([status, code], [504, 'timeout']);
+    assert.ok(Date.now() - started < 4_000, `${Date.now() - started} ms`);
   });
 });

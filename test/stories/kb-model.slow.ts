@@ -4,15 +4,19 @@
  */
 
 import assert from 'node:assert/strict';
+import { execFile, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import Database from 'better-sqlite3';
 import { writeTextModel } from '../../src/ai/text-models.contract.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
-import { meshOfTwo } from './cocoon-process.ts';
+import { bin, meshOfTwo } from './cocoon-process.ts';
 import { askEmbeddings, modelProcesses, vectorsIn } from './embeddings-client.ts';
+
+const withTerminal = spawnSync('script', ['--version']).status === 0;
 
 let folder: string;
 let notes: string;
@@ -96,6 +100,22 @@ describe('the knowledge base of a device with a model', () => {
     const again = await server.json<Indexed>('kb', 'add', notes);
     assert.equal(again.vectors.embedded, 0, 'what has a vector is not embedded again');
   });
+
+  test(
+    'says on a terminal how far the model is',
+    { skip: withTerminal ? false : 'no script (util-linux)' },
+    async () => {
+      writeFileSync(join(notes, 'mesh.md'), 'a mesh\n');
+      const line = `'${bin}' kb add '${notes}' --home '${server.home}'`;
+      const { stdout } = await promisify(execFile)('script', ['-qec', line, '/dev/null'], {
+        timeout: 60_000,
+      });
+      assert.match(stdout, /3 files looked at, 1 indexed, 1 passages embedded/);
+      assert.match(stdout, /1 passages embedded by model\./);
+      rmSync(join(notes, 'mesh.md'));
+      await server.json('kb', 'add', notes);
+    },
+  );
 
   test('compares words only where there is no model, and needs no process for it', async () => {
     const added = await laptop.json<Indexed>('kb', 'add', notes);

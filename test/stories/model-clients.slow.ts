@@ -16,7 +16,7 @@ import OpenAI from 'openai';
 import { writeLlmFolder } from '../../src/ai/llm-folder.contract.ts';
 import type { ScriptedModelServer } from '../../src/ai/model-server.contract.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
-import { box, laptopAlone, running } from './model-mesh.ts';
+import { box, fetchWithin, laptopAlone, lists, running } from './model-mesh.ts';
 import { ChatGate, call, counted, ollamaServer, openAiServer } from './model-servers.ts';
 
 const gate = new ChatGate();
@@ -66,6 +66,8 @@ before(async () => {
   ]);
   started.unshift(ollamaBox, serverBox, onnxBox);
   token = await laptop.gatewayToken();
+  for (const model of ['qwen@ollama', 'embedder@ollama', 'vectors@server', 'tiny@onnx'])
+    await lists(laptop, model);
 });
 
 after(async () => {
@@ -103,7 +105,7 @@ async function endsAt(cocoon: CocoonProcess): Promise<void> {
 
 describe('the official client of OpenAI at the gateway of a laptop without a model', () => {
   const client = (): OpenAI =>
-    new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries: 0, timeout: 20_000 });
+    new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries: 0, fetch: fetchWithin });
 
   test('lists the models of all devices', async () => {
     const ids = (await client().models.list()).data.map(({ id }) => id);
@@ -264,6 +266,7 @@ describe('the official client of OpenAI at the gateway of a laptop without a mod
           input: ['a', 'four'],
           ...(format ? { encoding_format: format } : {}),
         });
+        if (format === 'base64') assert.ok(data.every(({ embedding }) => typeof embedding === 'string'));
         const unpacked = data.map(({ embedding }) =>
           typeof embedding === 'string'
             ? [...new Float32Array(new Uint8Array(Buffer.from(embedding, 'base64')).buffer)]
@@ -313,7 +316,7 @@ describe('cocoon request', () => {
 
 describe('the official client of Ollama, with the gateway as its host', () => {
   const client = (): Ollama =>
-    new Ollama({ host: laptop.gateway, headers: { authorization: `Bearer ${token}` } });
+    new Ollama({ host: laptop.gateway, headers: { authorization: `Bearer ${token}` }, fetch: fetchWithin });
 
   test('lists and shows the models of all devices', async () => {
     const names = (await client().list()).models.map(({ name }) => name);
@@ -348,6 +351,10 @@ describe('the official client of Ollama, with the gateway as its host', () => {
         messages: [hi, message, { role: 'tool', content: 'sunny', tool_name: 'weather' }],
       });
       assert.equal(answered.message.content, 'It is sunny');
+      const called: unknown[] = [];
+      for await (const part of await client().chat({ ...request, stream: true }))
+        called.push(...(part.message.tool_calls ?? []).map((each) => each.function));
+      assert.deepEqual(called, [{ name: 'weather', arguments: { city: 'Bern' } }]);
     }
     await client().chat({ model: '@cf/large', messages: [hi], format: answerFormat.json_schema.schema });
     const passed = openAiModels.newest('POST /v1/chat/completions')['response_format'];
@@ -384,6 +391,7 @@ describe('the AI SDK', () => {
       baseURL: `${laptop.gateway}/v1`,
       apiKey: token,
       includeUsage: true,
+      fetch: fetchWithin,
     });
   const weather = tool({
     description: 'The weather of a city',

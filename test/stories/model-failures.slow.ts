@@ -13,7 +13,7 @@ import OpenAI from 'openai';
 import type { Answer } from '../../src/ai/model-server.contract.ts';
 import { ScriptedModelServer, answerJson, delta, events } from '../../src/ai/model-server.contract.ts';
 import { CocoonProcess, failure } from './cocoon-process.ts';
-import { box, laptopAlone, offers, running, until } from './model-mesh.ts';
+import { box, fetchWithin, laptopAlone, lists, offers, running, until } from './model-mesh.ts';
 import { ChatGate, ollamaServer, openAiChat, openAiServer } from './model-servers.ts';
 
 const key = 'sk-key-of-the-boxes-0123456789';
@@ -77,6 +77,7 @@ before(async () => {
   ]);
   started.unshift(one, two, late);
   token = await laptop.gatewayToken();
+  for (const model of ['m@one', 'm@two', 'vectors@one']) await lists(laptop, model);
 });
 
 beforeEach(() => {
@@ -114,11 +115,11 @@ export default definePlugin({
 const messages = [{ role: 'user' as const, content: 'Hi' }];
 
 function client(maxRetries = 0): OpenAI {
-  return new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries, timeout: 20_000 });
+  return new OpenAI({ baseURL: `${laptop.gateway}/v1`, apiKey: token, maxRetries, fetch: fetchWithin });
 }
 
 async function post(path: string, body: string, bearer = token): Promise<Response> {
-  return fetch(laptop.gateway + path, {
+  return fetchWithin(laptop.gateway + path, {
     method: 'POST',
     body,
     headers: { 'content-type': 'application/json', authorization: `Bearer ${bearer}` },
@@ -262,7 +263,11 @@ describe('after the first word', () => {
   test('an error is in the shape of the API, and no end of the answer', async () => {
     const [answer, said] = breaks['an error of the server'] ?? assert.fail();
     script = [answer, answer];
-    const ollama = new Ollama({ host: laptop.gateway, headers: { authorization: `Bearer ${token}` } });
+    const ollama = new Ollama({
+      host: laptop.gateway,
+      headers: { authorization: `Bearer ${token}` },
+      fetch: fetchWithin,
+    });
     await assert.rejects(async () => {
       for await (const _part of await ollama.chat({ model: 'm', messages, stream: true }));
     }, said);

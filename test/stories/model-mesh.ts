@@ -81,6 +81,15 @@ export async function offers(
   );
 }
 
+/** Resolves when the gateway lists the model: with the first look a session is made, which may take a moment. */
+export async function lists(cocoon: CocoonProcess, model: string): Promise<void> {
+  const headers = { authorization: `Bearer ${await cocoon.gatewayToken()}` };
+  await until(async () => {
+    const { status } = await fetch(`${cocoon.gateway}/v1/models/${encodeURIComponent(model)}`, { headers });
+    return status === 200;
+  }, `${cocoon.name} does not list ${model}`);
+}
+
 /** Resolves when so many chats run on the device, as it says itself. */
 export async function running(cocoon: CocoonProcess, count: number): Promise<void> {
   let seen: number | undefined;
@@ -92,6 +101,13 @@ export async function running(cocoon: CocoonProcess, count: number): Promise<voi
     () => `${cocoon.name} has ${seen} chats in flight, not ${count}`,
   );
 }
+
+/** For clients that wait for ever: whatever they ask ends. */
+export const fetchWithin: typeof fetch = (url, init) =>
+  fetch(url, {
+    ...init,
+    signal: AbortSignal.any([AbortSignal.timeout(limitMs), ...(init?.signal ? [init.signal] : [])]),
+  });
 
 /** Looks again and again, as whoever waits for a state has to. */
 export async function until(holds: () => Promise<boolean>, not: string | (() => string)): Promise<void> {

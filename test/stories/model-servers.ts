@@ -8,6 +8,7 @@
  * - anything else: `Hello, world`, in two pieces
  */
 
+import type { ServerResponse } from 'node:http';
 import type { Answer, Exchange } from '../../src/ai/model-server.contract.ts';
 import { ScriptedModelServer, answerJson, delta, events, lines } from '../../src/ai/model-server.contract.ts';
 
@@ -30,7 +31,7 @@ export class ChatGate {
   }
 
   /** The pieces of an answer; null: it calls the tool. */
-  async *pieces({ body, gone }: Exchange): AsyncGenerator<string | null> {
+  async *pieces({ body, gone, response }: Exchange): AsyncGenerator<string | null> {
     const messages = body['messages'] as { role: string; content: string }[];
     const last = messages.at(-1) ?? { role: '', content: '' };
     const tools = body['tools'] as unknown[] | undefined;
@@ -42,13 +43,20 @@ export class ChatGate {
     const text = JSON.stringify(last.content);
     const next = this.#next.promise;
     yield 'Hello';
-    if (text.includes('step by step')) await next;
+    if (text.includes('step by step')) await within(next, response);
     if (text.includes('for ever')) {
       this.gones.push(gone);
       await new Promise(() => undefined);
     }
     yield ', world';
   }
+}
+
+/** Who is not told to go on gives up, so that a test that waits for it fails. */
+async function within(told: Promise<void>, response: ServerResponse): Promise<void> {
+  const limit = setTimeout(() => response.destroy(), 10_000);
+  await told;
+  clearTimeout(limit);
 }
 
 export const counted = { prompt_tokens: 7, completion_tokens: 2, total_tokens: 9 };

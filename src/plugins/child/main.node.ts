@@ -96,13 +96,13 @@ async function start(message: Start): Promise<void> {
 }
 
 async function compileAll({ capabilities }: Start) {
-  const needed = capabilities.some(({ request, answer, chunk }) => request ?? answer ?? chunk);
+  const needed = capabilities.some(({ payload, answer, chunk }) => payload ?? answer ?? chunk);
   const compile = needed ? await loadCompiler() : null;
   const checkOf = (schema: unknown) =>
     compile === null || schema === null ? null : compile(schema as JsonSchema);
   return capabilities.map((one) => ({
     ...one,
-    checks: { request: checkOf(one.request), answer: checkOf(one.answer), chunk: checkOf(one.chunk) },
+    checks: { payload: checkOf(one.payload), answer: checkOf(one.answer), chunk: checkOf(one.chunk) },
   }));
 }
 
