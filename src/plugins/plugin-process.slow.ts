@@ -10,7 +10,13 @@ import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
-import type { CapabilityAnswer, CapabilityRequest, Content, Provider } from '@cocoon-mesh/capabilities';
+import type {
+  CapabilityAnswer,
+  CapabilityRequest,
+  Content,
+  Provider,
+  ProviderCall,
+} from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
 import { MeshError, limits, systemClock } from '@cocoon-mesh/protocol';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
@@ -64,9 +70,16 @@ async function withPlugin(
 }
 
 async function whole(provider: Provider, payload: Json, signal?: AbortSignal): Promise<Json> {
-  const answer = provider.handle(callOf(payload, signal ? { signal } : {}));
-  assert.ok(!(Symbol.asyncIterator in answer));
-  return (await answer).payload;
+  return (await contentOf(provider, callOf(payload, signal ? { signal } : {}))).payload;
+}
+
+/** What it answers in one piece. */
+async function contentOf(provider: Provider, call: ProviderCall): Promise<Content> {
+  const answer = provider.handle(call);
+  if (!(Symbol.asyncIterator in answer)) return answer;
+  const first = await answer[Symbol.asyncIterator]().next();
+  assert.equal(first.done, true);
+  return first.value as Content;
 }
 
 function streamOf(provider: Provider, payload: Json, signal?: AbortSignal): AsyncIterator<Content> {
@@ -110,8 +123,7 @@ describe('a plugin', () => {
     await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
       await untilList(host, isRunning);
       const part = new Uint8Array(1024 * 1024).map((_, index) => index);
-      const answer = await provider.handle(callOf(null, { parts: [part, Uint8Array.of(1, 2)] }));
-      assert.ok('parts' in answer);
+      const answer = await contentOf(provider, callOf(null, { parts: [part, Uint8Array.of(1, 2)] }));
       assert.deepEqual(
         answer.parts.map((one) => new Uint8Array(one)),
         [part.toReversed(), Uint8Array.of(2, 1)],
@@ -756,9 +768,10 @@ describe('when the daemon is killed', () => {
     const host = new PluginHost(hostOptions(home, systemClock, { flags: [plugin], log }));
     await host.start();
     const [{ pid }] = await untilList(host, isRunning);
-    const grandchild = await host.providers()[0].handle(callOf(null));
+    const ask = (payload) => host.providers()[0].handle(callOf(payload))[Symbol.asyncIterator]().next();
+    const { value: grandchild } = await ask(null);
     console.log(JSON.stringify({ pid, grandchild: grandchild.payload }));
-    void host.providers()[0].handle(callOf(payload)).catch(() => undefined);
+    void ask(payload).catch(() => undefined);
   `;
 
   for (const [name, payload] of [
