@@ -411,7 +411,7 @@ describe('the key of a server of models', () => {
     assert.ok(stranger.seen.every(({ headers, route }) => !headers.authorization && route !== chatRoute));
   });
 
-  test('is in no error, no log, no description and no environment of a plugin', async () => {
+  test('is in no error, no log, no description and no environment of a plugin or a task', async () => {
     const repeats: Answer = ({ response }) =>
       answerJson(response, 400, { error: { message: `Incorrect API key provided: ${key}` } });
     script = [repeats];
@@ -422,7 +422,13 @@ describe('the key of a server of models', () => {
     const described = await (await fetch(`${laptop.gateway}/cocoons`, { headers })).text();
     const environment = await laptop.json<{ result: Record<string, string> }>('request', 'test.environment');
     assert.ok(environment.result['PATH'], 'the plugin tells no environment');
+    const { id } = await one.json<{ id: string }>(
+      ...['tasks', 'add', '--title', 'environment', '--command', 'env', '--run'],
+    );
+    const ofTask = await one.command(['tasks', 'logs', id, '--follow']);
+    assert.match(ofTask.stdout, /COCOON_TASK_ID=/);
     const everything = [
+      ofTask.stdout,
       said,
       described,
       JSON.stringify(environment),
