@@ -1,7 +1,8 @@
 /**
  * Prints what embeddings cost: batches by tokens against batches as texts come, the lexical space, what the event loop
- * of a daemon feels of a model in its own process and in the daemon, and the memory before the first request. The
- * model is generated, of the size of all-MiniLM-L6-v2, in int8; what is compared runs in turns.
+ * of a daemon feels of a model in its own process and in the daemon, and the memory before the first request. Between
+ * devices: what a laptop gets of a box against what the box gets of itself, both installed and asked at their gateways.
+ * The model is generated, of the size of all-MiniLM-L6-v2, in int8; what is compared runs in turns.
  *
  *   node --expose-gc bench/embeddings.ts [--rounds 4]
  */
@@ -29,6 +30,7 @@ async function measureAll(rounds: number): Promise<void> {
   try {
     writeTextModel(folder, { size: miniLmSize, quantised: true });
     console.table({ ...(await batches(folder, rounds)), ...(await lexical()) });
+    console.table(await overTheMesh(folder, rounds));
     console.table(await loopDelays(folder));
     console.table({ 'added before the first request': memory(folder) });
   } finally {
@@ -106,6 +108,66 @@ async function lexical() {
     // What a busy machine does not change.
     'lexical, for a second of a core': { 'texts/s': Math.round(count / ((user + system) / 1e6)) },
   };
+}
+
+/** Batches of 32 texts, one after the other and four at once. */
+async function overTheMesh(folder: string, rounds: number) {
+  const { CocoonProcess, enroll, sees } = await import('../test/stories/cocoon-process.ts');
+  const { askEmbeddings } = await import('../test/stories/embeddings-client.ts');
+  await using signaling = await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] });
+  const laptopArgs = ['--name', 'laptop', '--gateway-port', '0', '--signaling', signaling.signaling];
+  await using laptop = await CocoonProcess.start({
+    command: 'run',
+    args: laptopArgs,
+    engine: 'libdatachannel',
+  });
+  await using box = await enroll(laptop, {
+    name: 'box',
+    engine: 'libdatachannel',
+    env: { COCOON_EMBEDDING_MODEL: folder },
+  });
+  await sees(laptop, 'box');
+  const input = Array.from({ length: 32 }, (_, i) => 'node '.repeat(20 + (i % 24)));
+  // The box reads its model first, and others hear of it afterwards.
+  while ((await askEmbeddings(laptop, { input: 'node' })).device !== 'box');
+  const ask = async (cocoon: typeof laptop): Promise<void> => {
+    const { status, device, said } = await askEmbeddings(cocoon, { input, encoding_format: 'base64' });
+    if (status !== 200 || device !== 'box') throw new Error(`${device} answered ${status}: ${said}`);
+  };
+  const batchesOf = async (cocoon: typeof laptop, atOnce: number, count: number): Promise<number> =>
+    timed(async () => {
+      const worker = async (): Promise<void> => {
+        for (let i = 0; i < count / atOnce; i++) await ask(cocoon);
+      };
+      await Promise.all(Array.from({ length: atOnce }, worker));
+    });
+  const rows: Record<string, Record<string, number | string>> = {};
+  for (const atOnce of [1, 4]) {
+    const times = { local: 0, remote: 0 };
+    const count = 16;
+    for (let round = -1; round < rounds; round++) {
+      // Whoever comes first finds a cooler processor.
+      for (const [kind, cocoon] of round % 2 === 0
+        ? ([
+            ['local', box],
+            ['remote', laptop],
+          ] as const)
+        : ([
+            ['remote', laptop],
+            ['local', box],
+          ] as const)) {
+        const ms = await batchesOf(cocoon, atOnce, count);
+        if (round >= 0) times[kind] += ms;
+      }
+    }
+    const rate = (ms: number): number => Math.round((rounds * count * input.length) / (ms / 1000));
+    rows[`batches of 32, ${atOnce} at once`] = {
+      'at the box, texts/s': rate(times.local),
+      'from the laptop, texts/s': rate(times.remote),
+      'ratio (≥ 0.9)': (times.local / times.remote).toFixed(2),
+    };
+  }
+  return rows;
 }
 
 async function loopDelays(folder: string) {

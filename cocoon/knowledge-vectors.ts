@@ -40,7 +40,11 @@ export class KnowledgeVectors {
   }
 
   /** Gives all passages a vector that have none in the space of the model. Rejects only when it is cancelled. */
-  async fill(base: KnowledgeBase, signal: AbortSignal | undefined): Promise<VectorsView> {
+  async fill(
+    base: KnowledgeBase,
+    signal: AbortSignal | undefined,
+    onProgress: (embedded: number) => void,
+  ): Promise<VectorsView> {
     const provider = this.#model();
     if (!provider) return this.view;
     let embedded = 0;
@@ -58,6 +62,7 @@ export class KnowledgeVectors {
         const stored = passages.map(({ id }, i) => ({ id, vector: vectors[i] ?? new Float32Array() }));
         await base.putVectors(fingerprint, stored, signal);
         embedded += passages.length;
+        onProgress(embedded);
       }
     } catch (thrown) {
       if (signal?.aborted === true) throw thrown;

@@ -27,7 +27,12 @@ export interface IndexedView {
 
 /** What `kb add` is told: on the way, of the path it is at, and at the end. */
 export interface IndexTold {
-  readonly progress: { readonly files: number; readonly indexed: number };
+  readonly progress: {
+    readonly files: number;
+    readonly indexed: number;
+    /** Passages, by the model of the device; once all files were read. */
+    readonly embedded?: number;
+  };
   readonly answer: IndexedView;
 }
 

@@ -8,7 +8,7 @@ import { MeshError } from '@cocoon-mesh/protocol';
 import type { Answerer } from '@cocoon-mesh/query';
 import type { Home } from './home.ts';
 import { KnowledgeVectors } from './knowledge-vectors.ts';
-import type { IndexedView, SourceView, VectorsView } from './knowledge-view.ts';
+import type { IndexTold, IndexedView, SourceView, VectorsView } from './knowledge-view.ts';
 import { LatePart } from './late-part.ts';
 import type { Log } from './logs.ts';
 import { asJson, paramsOf, searchSchema } from './queries/query-sources.ts';
@@ -56,7 +56,9 @@ export class Knowledge {
   /** @throws MeshError not_found | storage_full | storage_failed | cancelled */
   async add(
     paths: readonly string[],
-    options: Pick<AddOptions, 'watch' | 'only' | 'signal' | 'onProgress'>,
+    options: Pick<AddOptions, 'watch' | 'only' | 'signal'> & {
+      readonly onProgress?: (progress: IndexTold['progress']) => void;
+    },
   ): Promise<IndexedView> {
     const base = await this.#use();
     const reports: AddReport[] = [];
@@ -71,7 +73,9 @@ export class Knowledge {
       sources: reports.map(({ source }) => source),
       skipped: sum(({ skipped }) => Object.values(skipped).reduce((total, count) => total + count, 0)),
       examples: reports.flatMap(({ examples }) => examples),
-      vectors: await this.#vectors.fill(base, options.signal),
+      vectors: await this.#vectors.fill(base, options.signal, (embedded) =>
+        options.onProgress?.({ files: sum(filesOf), indexed: sum(indexedOf), embedded }),
+      ),
     };
   }
 
@@ -118,6 +122,14 @@ export class Knowledge {
     if (!this.#enabled) throw new MeshError('capability_off');
     return this.#base.use();
   }
+}
+
+function indexedOf({ added, changed }: AddReport): number {
+  return added + changed;
+}
+
+function filesOf(report: AddReport): number {
+  return indexedOf(report) + report.unchanged;
 }
 
 /** @throws MeshError bad_cursor */

@@ -36,6 +36,12 @@ describe('JSON from outside', () => {
     for (const value of bad) assert.throws(() => check(field, value), { code: 'bad_message' });
   });
 
+  it('with half of a character is refused by its place', () => {
+    const value = { input: ['fine', 'half \ud83d'] };
+    const result = jsonOfDepth(5).safeParse(value);
+    assert.equal(result.error?.issues[0]?.message, 'input.1 has half a character');
+  });
+
   it('has at most so many bytes of text and so many levels', () => {
     assert.equal(jsonBytes('ü'), 4);
     check(field, 'x'.repeat(62));

@@ -108,8 +108,10 @@ export async function kbRemove(
 }
 
 /** Nothing but what is counted, so that it is one line on every terminal. */
-function showProgress({ files, indexed }: IndexTold['progress']): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r${files} files looked at, ${indexed} indexed\u001b[K`);
+function showProgress({ files, indexed, embedded }: IndexTold['progress']): void {
+  if (!process.stderr.isTTY) return;
+  const passages = embedded === undefined ? '' : `, ${embedded} passages embedded`;
+  process.stderr.write(`\r${files} files looked at, ${indexed} indexed${passages}\u001b[K`);
 }
 
 function clearProgress(): void {

@@ -73,7 +73,7 @@ async function pluginsTest(
   _options: object,
   [folder = '.']: readonly string[],
 ): Promise<void> {
-  const hook = import.meta.resolve('@cocoon-mesh/plugins/child/module-hook.node.ts');
+  const hook = import.meta.resolve('../register.ts');
   const child = spawn(process.execPath, ['--import', hook, '--test'], {
     cwd: resolve(folder),
     stdio: 'inherit',

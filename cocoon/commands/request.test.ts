@@ -120,7 +120,7 @@ describe('cocoon request', () => {
 
   test('says for people when another device served than the one they preferred', async () => {
     const { notes } = await run(false, { preferDevice: 'laptop' }, 'demo.echo', '"x"');
-    assert.deepEqual(notes, ['laptop did not serve it: capability_not_found.']);
+    assert.deepEqual(notes, ['laptop did not serve it: laptop does not offer demo.echo.']);
   });
 
   test('prints the pieces of a stream as they come, or all of them as one result', async () => {
@@ -151,7 +151,7 @@ describe('cocoon request', () => {
     for (const [args, code] of [
       [['demo.none'], 'capability_not_found'],
       [['demo.echo@^2'], 'capability_not_found'],
-      [['demo.echo@latest'], 'bad_message'],
+      [['demo.echo@latest'], 'bad_payload'],
       [['demo.echo', '{'], 'usage'],
       [['demo.count', '"bad"'], 'text_too_long'],
     ] as const)

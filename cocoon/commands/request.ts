@@ -41,7 +41,7 @@ interface Source {
   readonly attempts: number;
   readonly queue_ms: number;
   readonly total_ms: number;
-  readonly instead_of: { readonly device: string; readonly code: string; readonly reason?: string } | null;
+  readonly instead_of: { readonly device: string; readonly code: string; readonly reason: string } | null;
 }
 
 interface Piece {
@@ -87,7 +87,7 @@ export async function request(
   const tries = attempts === 1 ? '' : `, ${attempts} tries`;
   const waited = queueMs === 0 ? '' : `, ${queueMs} ms of it waiting`;
   if (output.terminal) output.note(`${device} answered in ${totalMs} ms${waited}${tries}.`);
-  if (insteadOf) output.note(`${insteadOf.device} did not serve it: ${insteadOf.reason ?? insteadOf.code}.`);
+  if (insteadOf) output.note(`${insteadOf.device} did not serve it: ${insteadOf.reason}.`);
 }
 
 /** `llm.chat@^1.0.0`. */
@@ -161,7 +161,14 @@ function sourceIn({ headers }: IncomingMessage): Source {
     attempts: Number(text('cocoon-attempts')),
     queue_ms: Number(text('cocoon-queue-ms')),
     total_ms: Number(text('cocoon-total-ms')),
-    instead_of: instead === '' ? null : { device: instead, code: text('cocoon-instead-reason') },
+    instead_of:
+      instead === ''
+        ? null
+        : {
+            device: instead,
+            code: text('cocoon-instead-reason'),
+            reason: decodeURIComponent(text('cocoon-instead-message')),
+          },
   };
 }
 

@@ -119,6 +119,10 @@ describe('a capability request at the gateway', () => {
     assert.equal(response.headers.get('cocoon-device'), 'gpu');
     assert.equal(response.headers.get('cocoon-instead-of'), 'laptop');
     assert.equal(response.headers.get('cocoon-instead-reason'), 'capability_not_found');
+    assert.equal(
+      decodeURIComponent(response.headers.get('cocoon-instead-message') ?? ''),
+      'laptop does not offer demo.echo',
+    );
   });
 
   test('is a stream of events when its answer is one', async () => {
@@ -166,7 +170,7 @@ describe('a capability request at the gateway', () => {
       ['Demo', {}, '404 capability_not_found'],
       ['demo.off', {}, '404 capability_not_found'],
       ['demo.echo', { version: '^2.0.0' }, '404 capability_not_found'],
-      ['demo.echo', { version: 'latest' }, '400 bad_message'],
+      ['demo.echo', { version: 'latest' }, '400 bad_payload'],
       ['demo.echo', { features: ['model:b'] }, '404 capability_not_found'],
       ['demo.echo', { device: 'laptop' }, '404 capability_not_found'],
       ['demo.echo', { prefer_device: 'nobody' }, '404 device_not_found'],

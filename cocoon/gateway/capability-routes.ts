@@ -12,7 +12,7 @@ import {
   embeddingsRequestSchema,
   embeddingsVersion,
 } from '@cocoon-mesh/ai/embeddings-payload.ts';
-import type { AnswerSource, CapabilityAnswer, Content } from '@cocoon-mesh/capabilities';
+import type { AnswerSource, CapabilityAnswer, Content, InsteadOf } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
 import {
   MeshError,
@@ -23,7 +23,7 @@ import {
   rangeField,
   toMeshError,
 } from '@cocoon-mesh/protocol';
-import { satisfies } from 'semver';
+import { satisfies, validRange } from 'semver';
 import * as z from 'zod/mini';
 import type { Capabilities } from '../capabilities.ts';
 import { answerJson, answerJsonPieces, writeChunk } from './answer.ts';
@@ -70,12 +70,17 @@ export async function answerCapabilities(
   if (!protocolField.safeParse(protocol).success) throw new MeshError('capability_not_found');
   const gone = goneSignal(response);
   const body = await readJsonBody(request, bodySchema, maxBodyBytes, 'bad_payload');
+  const { version = '*' } = body;
+  if (validRange(version) === null)
+    throw new MeshError('bad_payload', `${JSON.stringify(version)} is not a range of versions`, {
+      hint: 'Write a semver range, such as ^1.0.0 or 2.x.',
+    });
   const named = await namedModel(protocol, body.payload, capabilities);
   const model = named?.choice.model ?? null;
   const device = body.device ?? named?.choice.device ?? null;
   const answer = capabilities.request({
     protocol,
-    version: body.version ?? '*',
+    version,
     payload: model === null ? (body.payload ?? null) : { ...(body.payload as Record<string, Json>), model },
     parts: (body.parts ?? []).map((part) => Buffer.from(part, 'base64')),
     ...(body.prefer_device == null ? {} : { preferDevice: body.prefer_device }),
@@ -183,10 +188,16 @@ function headersOf(source: AnswerSource): Record<string, string> {
     'Cocoon-Attempts': String(source.attempts),
     'Cocoon-Queue-Ms': String(source.queueMs),
     'Cocoon-Total-Ms': String(source.totalMs),
-    // The reason may hold anything; a header may not.
-    ...(source.insteadOf
-      ? { 'Cocoon-Instead-Of': source.insteadOf.device, 'Cocoon-Instead-Reason': source.insteadOf.code }
-      : {}),
+    ...(source.insteadOf ? insteadHeaders(source.insteadOf) : {}),
+  };
+}
+
+/** The reason may hold anything; a header may not. */
+function insteadHeaders({ device, code, reason }: InsteadOf): Record<string, string> {
+  return {
+    'Cocoon-Instead-Of': device,
+    'Cocoon-Instead-Reason': code,
+    'Cocoon-Instead-Message': encodeURIComponent(reason.toWellFormed()),
   };
 }
 

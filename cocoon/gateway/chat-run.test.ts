@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { delta, usage } from '@cocoon-mesh/ai/model-server.contract.ts';
+import type { ChatChunk } from '@cocoon-mesh/ai/chat-payload.ts';
 import type { Content, ProviderCall } from '@cocoon-mesh/capabilities';
 import {
   content,
@@ -88,7 +89,21 @@ async function turns(): Promise<void> {
   for (let i = 0; i < 5; i++) await new Promise(setImmediate);
 }
 
+/** As long as it likes without a word. */
+async function* idles(): AsyncGenerator<Content> {
+  for (let i = 0; i < 1_000; i++) yield piece({ role: 'assistant' });
+  yield piece({ content: 'Hello' });
+}
+
 describe('a chat that has not begun', () => {
+  it('holds no more than a few pieces that say nothing', async () => {
+    const { chunks } = await ask(meshOf(idles));
+    const all: ChatChunk[] = [];
+    for await (const chunk of chunks) all.push(chunk);
+    assert.ok(all.length < 20, String(all.length));
+    assert.equal(all.at(-1)?.choices[0]?.delta.content, 'Hello');
+  });
+
   it('goes to another device after the time for the first token, whatever role was named', async () => {
     for (const script of [silent, mute]) {
       const mesh = meshOf(script, works);

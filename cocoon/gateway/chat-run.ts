@@ -45,6 +45,8 @@ export interface StartedChat {
 
 /** The first device, and two more. */
 const maxTries = 3;
+/** Chunks without content before the first that has some: the role, and what keeps a connection alive. */
+const maxHeld = 8;
 
 /** What another device would say as well. */
 const final: ReadonlySet<ErrorCode> = new Set([
@@ -149,8 +151,9 @@ class ChatAttempt {
       for (;;) {
         const next = await chunks.next();
         if (next.done === true) break;
-        held.push(next.value);
-        if (hasContent(next.value)) break;
+        const isContent = hasContent(next.value);
+        if (isContent || held.length < maxHeld) held.push(next.value);
+        if (isContent) break;
       }
     } catch (thrown) {
       throw this.#wasSilent ? new MeshError('timeout', this.#silence(), { cause: thrown }) : thrown;

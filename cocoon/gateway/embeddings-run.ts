@@ -63,8 +63,8 @@ export async function embed(
     signal,
   });
   try {
-    // There are none, but a provider that sends some would wait for ever to have them read.
-    for await (const _chunk of answer.chunks);
+    for await (const _chunk of answer.chunks)
+      throw new MeshError('bad_answer', 'Embeddings come in one piece, and this is a stream');
     const { source, ...content } = await answer.end;
     const { device, deviceId, attempts } = source;
     return { embeddings: checkEmbeddingsAnswer(content, inputsOf(request)), device, deviceId, attempts };

@@ -89,11 +89,13 @@ export class LocalEmbeddings implements EmbeddingsBackend {
   }
 
   async embed({ texts, truncate }: EmbeddingsTask, signal: AbortSignal) {
-    const { space } = await this.#loaded(signal);
+    const inspected = await this.#loaded(signal);
     const lane: Lane = texts.length <= maxInteractiveTexts ? 'interactive' : 'batch';
     const run: EmbeddingsRun = { texts, truncate, lane };
-    const { vectors, tokens } = (await this.#process.run(run, { signal })) as EmbeddingsResult;
-    return { vectors, tokens, space };
+    const { vectors, tokens, stamp } = (await this.#process.run(run, { signal })) as EmbeddingsResult;
+    // The process may have died meanwhile, and another have loaded other files.
+    if (stamp !== inspected.stamp) throw changing();
+    return { vectors, tokens, space: inspected.space };
   }
 
   async close(): Promise<void> {
@@ -109,7 +111,7 @@ export class LocalEmbeddings implements EmbeddingsBackend {
     if (!('stamp' in this.#inspected) || this.#inspected.stamp !== stamp) await this.#inspect();
     if ('problem' in this.#inspected) throw this.#inspected.problem;
     if (this.#inspected.stamp === stamp) return this.#inspected;
-    throw new MeshError('model_unavailable', 'The files of the model change while it is in use');
+    throw changing();
   }
 
   /** Once for all who want it. */
@@ -139,4 +141,8 @@ export class LocalEmbeddings implements EmbeddingsBackend {
       return { problem: toMeshError(thrown, 'model_unavailable') };
     }
   }
+}
+
+function changing(): MeshError {
+  return new MeshError('model_unavailable', 'The files of the model change while it is in use');
 }

@@ -191,7 +191,8 @@ describe('embeddings of a model in a folder', { timeout: 240_000 }, () => {
       slowest.push(performance.now() - start);
     }
     assert.equal(ended.answers + ended.errors, 60);
-    assert.ok(ended.errors >= 20);
+    // What a process died under goes to the next one.
+    assert.ok(ended.answers > 20, `${ended.answers} answers`);
     slowest.sort((a, b) => a - b);
     assert.ok((slowest[10] ?? Infinity) < 1_000, `median ${slowest[10]} ms`);
     assert.ok((slowest.at(-1) ?? Infinity) < 5_000, `slowest ${slowest.at(-1)} ms`);

@@ -19,6 +19,7 @@ export class BackendEmbeddingsProvider implements Provider {
   readonly version = embeddingsVersion;
   readonly maxQueued = maxQueued;
   readonly #backend: EmbeddingsBackend;
+  #isClosed = false;
 
   constructor(backend: EmbeddingsBackend) {
     this.#backend = backend;
@@ -46,6 +47,7 @@ export class BackendEmbeddingsProvider implements Provider {
   }
 
   async handle(call: ProviderCall): Promise<Content> {
+    if (this.#isClosed) throw new MeshError('shutting_down');
     const { state } = this.#backend;
     if ('problem' in state) throw new MeshError('model_unavailable', state.problem);
     assertFeatures(call.features, state.space);
@@ -57,6 +59,7 @@ export class BackendEmbeddingsProvider implements Provider {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#backend.close();
   }
 }

@@ -1,11 +1,16 @@
 /** One process of a local model from its start to its end: requests with their answers, and what becomes of them. */
 
 import type { ChildProcess } from 'node:child_process';
-import { fork } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import type { ErrorDescription } from '@cocoon-mesh/protocol/errors.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { FromInference, ToInference } from './inference-messages.ts';
+import { pipeFd } from './inference-messages.ts';
+import type { ValuePipeOptions } from './value-pipe.node.ts';
+import { ValuePipe } from './value-pipe.node.ts';
 
 /** Of what it wrote to stderr, for the reason of its end. */
 const keptErrorText = 2048;
@@ -27,6 +32,8 @@ export class InferenceChild {
   /** Resolves when the process is gone, however it ended. */
   readonly ended: Promise<void>;
   readonly #process: ChildProcess;
+  readonly #stream: Socket | null;
+  readonly #pipe: ValuePipe | null;
   readonly #waiting = new Map<number, Waiting>();
   readonly #load = Promise.withResolvers<unknown>();
   readonly #end = Promise.withResolvers<void>();
@@ -46,15 +53,15 @@ export class InferenceChild {
     this.ended = this.#end.promise;
     // Who waits for it hears of it; that nobody does is no mistake.
     this.loaded.catch(() => undefined);
-    this.#process = fork(new URL('./inference-entry.node.ts', import.meta.url), [module], {
-      serialization: 'advanced',
-      execArgv: [],
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    });
+    const entry = fileURLToPath(new URL('./inference-entry.node.ts', import.meta.url));
+    this.#process = spawn(process.execPath, [entry, module], { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
+    // Null when it does not start, which `error` tells.
+    const stream = this.#process.stdio[pipeFd];
+    this.#stream = stream instanceof Socket ? stream : null;
+    this.#pipe = this.#stream && new ValuePipe(this.#stream, this.#listener());
     this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#errorText = (this.#errorText + text).slice(-keptErrorText);
     });
-    this.#process.on('message', (message: FromInference) => this.#hear(message));
     this.#process.on('error', (cause) => {
       this.kill();
       this.#ended(new MeshError('provider_failed', 'The process of the model does not start', { cause }));
@@ -112,7 +119,7 @@ export class InferenceChild {
 
   /** Lets it end by itself. */
   stop(): void {
-    if (this.#process.connected) this.#process.disconnect();
+    this.#stream?.end();
     this.#isStopping = true;
     this.#hold();
   }
@@ -121,12 +128,12 @@ export class InferenceChild {
     this.#process.kill('SIGKILL');
   }
 
-  /** Its `close` never comes after `disconnect` was called here; `exit` may come before its last messages. */
+  /** `exit` may come before its last messages. */
   async #watch(): Promise<void> {
     const { stderr } = this.#process;
     const [[code, signal]] = await Promise.all([
       once(this.#process, 'exit') as Promise<[number | null, string | null]>,
-      once(this.#process, 'disconnect'),
+      this.#stream && closed(this.#stream),
       stderr && once(stderr, 'close'),
     ]);
     this.#ended(this.#reason(code, signal));
@@ -134,7 +141,18 @@ export class InferenceChild {
 
   #send(message: ToInference): void {
     // A process that is gone tells so by its end.
-    if (this.#process.connected) this.#process.send(message, () => undefined);
+    this.#pipe?.send(message);
+  }
+
+  #listener(): ValuePipeOptions {
+    return {
+      onValue: (value) => this.#hear(value as FromInference),
+      onEnd: (isBroken) => {
+        if (!isBroken) return;
+        this.#errorText = 'Error: it sent what is no message';
+        this.kill();
+      },
+    };
   }
 
   #hear(message: FromInference): void {
@@ -161,7 +179,7 @@ export class InferenceChild {
     const isComingOrGoing = !this.#isLoaded || this.#isStopping;
     const busy = this.#over === null && (this.#waiting.size > 0 || isComingOrGoing);
     const pipe = this.#process.stderr as { ref?(): void; unref?(): void } | null;
-    for (const held of [this.#process, this.#process.channel, pipe]) {
+    for (const held of [this.#process, this.#stream, pipe]) {
       if (busy) held?.ref?.();
       else held?.unref?.();
     }
@@ -186,6 +204,13 @@ export class InferenceChild {
       `The process of the model ended (${how})${said === undefined ? '' : `: ${said.trim()}`}`,
     );
   }
+}
+
+/** `once` would give up at an error, which comes first when the process dies while it is written to. */
+async function closed(stream: Socket): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  stream.once('close', () => resolve());
+  await promise;
 }
 
 function errorOf({ code, message, hint }: ErrorDescription): MeshError {

@@ -3,15 +3,17 @@
  * takes its whole process along. `argv` names the module of the model (`ModelModule`).
  */
 
+import { Socket } from 'node:net';
 import { constants, setPriority } from 'node:os';
 import { MeshError, toMeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { FromInference, LocalModel, ModelModule, ToInference } from './inference-messages.ts';
+import { pipeFd } from './inference-messages.ts';
+import { ValuePipe } from './value-pipe.node.ts';
 
 const running = new Map<number, AbortController>();
 
-function tell(message: FromInference, sent: () => void = () => undefined): void {
-  // Whom it was for may be gone; then this process ends too.
-  if (process.connected) process.send?.(message, undefined, undefined, sent);
+function tell(message: FromInference, sent?: () => void): void {
+  pipe.send(message, sent);
 }
 
 async function load(source: unknown): Promise<LocalModel | null> {
@@ -26,7 +28,7 @@ async function load(source: unknown): Promise<LocalModel | null> {
     const error = toMeshError(thrown, 'model_unavailable');
     const reason =
       thrown instanceof MeshError ? error.message : `The model does not load: ${messageOf(thrown)}`;
-    tell({ kind: 'not_loaded', error: { ...error.toJSON(), message: reason } }, () => process.disconnect());
+    tell({ kind: 'not_loaded', error: { ...error.toJSON(), message: reason } }, () => process.exit(0));
     return null;
   }
 }
@@ -53,11 +55,14 @@ function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-process.on('disconnect', () => process.exit(0));
-
 let model: Promise<LocalModel | null> | null = null;
-process.on('message', (message: ToInference) => {
-  if (message.kind === 'load') model ??= load(message.source);
-  else if (message.kind === 'cancel') running.get(message.id)?.abort(new MeshError('cancelled'));
-  else if (model) void run(model, message.id, message.request);
+const pipe = new ValuePipe(new Socket({ fd: pipeFd }), {
+  onValue: (value) => {
+    const message = value as ToInference;
+    if (message.kind === 'load') model ??= load(message.source);
+    else if (message.kind === 'cancel') running.get(message.id)?.abort(new MeshError('cancelled'));
+    else if (model) void run(model, message.id, message.request);
+  },
+  // Whom it works for is gone.
+  onEnd: () => process.exit(0),
 });

@@ -1,6 +1,9 @@
-/** What a daemon and the process of a local model say to each other, by structured clone. */
+/** What a daemon and the process of a local model say to each other, as values of V8. */
 
 import type { ErrorDescription } from '@cocoon-mesh/protocol/errors.ts';
+
+/** Of the process of the model, for `value-pipe`; those before it are the usual ones. */
+export const pipeFd = 3;
 
 export type ToInference =
   /** Comes first, once. `source` is what the model's module wants to know: a folder, settings. */

@@ -1,7 +1,8 @@
 /**
  * A local model that is there when it is needed: its process starts with the first request, ends when nobody has
- * asked for a while, and is replaced when it dies. What was under way then ends with an error; the next request gets
- * a new process at once, or later if one after the other dies.
+ * asked for a while, and is replaced when it dies. What was under way then is given to the next process once, unless
+ * a part of its answer was told; a request may be what it died of. The next process comes at once, or later if one
+ * after the other dies.
  */
 
 import type { Clock, Timer } from '@cocoon-mesh/protocol/clock.ts';
@@ -38,6 +39,11 @@ type State =
   | { readonly kind: 'failed'; readonly problem: MeshError; readonly timer: Timer }
   | { readonly kind: 'closed' };
 
+type Work<T> = (child: InferenceChild) => Promise<T>;
+
+/** `died`: its process ended before it was done. */
+type Outcome<T> = { readonly value: T } | { readonly died: MeshError };
+
 export class InferenceProcess {
   readonly #options: InferenceOptions;
   #state: State = { kind: 'off' };
@@ -70,12 +76,25 @@ export class InferenceProcess {
    * model; the signal's reason
    */
   async run(request: unknown, options: RunOptions = {}): Promise<unknown> {
-    return this.#use(async (child) => child.run(request, options), options.signal);
+    let hasBegun = false;
+    const heard: RunOptions = {
+      ...options,
+      onChunk: (value) => {
+        hasBegun = true;
+        options.onChunk?.(value);
+      },
+    };
+    const work = async (child: InferenceChild): Promise<unknown> => child.run(request, heard);
+    return this.#useAgain(work, options.signal, () => !hasBegun);
   }
 
   /** Loads the model, if it is not, and says what it is. @throws as `run` */
   async describe(signal?: AbortSignal): Promise<unknown> {
-    return this.#use(async (child) => child.loaded, signal);
+    return this.#useAgain(
+      async (child) => child.loaded,
+      signal,
+      () => true,
+    );
   }
 
   /** Idempotent. What is under way ends with an error. */
@@ -88,16 +107,28 @@ export class InferenceProcess {
     await this.#end(state.child);
   }
 
-  async #use<T>(work: (child: InferenceChild) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  async #useAgain<T>(work: Work<T>, signal: AbortSignal | undefined, mayAgain: () => boolean): Promise<T> {
+    const first = await this.#use(work, signal);
+    if ('value' in first) return first.value;
+    if (!mayAgain()) throw first.died;
+    const second = await this.#use(work, signal);
+    if ('value' in second) return second.value;
+    throw second.died;
+  }
+
+  async #use<T>(work: Work<T>, signal: AbortSignal | undefined): Promise<Outcome<T>> {
     signal?.throwIfAborted();
+    const child = this.#child();
     this.#users++;
     this.#idle?.cancel();
     try {
-      const child = this.#child();
       await unlessAborted(child.loaded, signal);
       const value = await work(child);
       this.#failures = 0;
-      return value;
+      return { value };
+    } catch (thrown) {
+      if (!child.isOver || signal?.aborted === true || this.#state.kind === 'closed') throw thrown;
+      return { died: toMeshError(thrown) };
     } finally {
       this.#users--;
       this.#restIfIdle();

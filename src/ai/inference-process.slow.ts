@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { kill } from 'node:process';
+import { serialize } from 'node:v8';
 import { describe, it } from 'node:test';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
@@ -106,10 +107,14 @@ describe('the process of a model', limit, () => {
     assert.deepEqual(await each.ask({ does: 'say how it ended' }), { cancelled: 1 });
   });
 
-  it('says how it ended to all who wait when it is killed, and serves the next one with a new process', async () => {
+  it('gives what was under way when it is killed to a new process, once', async () => {
     await using each = start();
     const waiting = [each.ask({ does: 'wait for its end' }), each.ask({ does: 'wait for its end' })];
     await each.ask({ does: 'answer', value: 1 });
+    const { pid: first } = each.model;
+    kill(first ?? 0, 'SIGKILL');
+    await each.until(() => each.model.warm && each.model.pid !== first);
+    assert.equal(await each.ask({ does: 'answer', value: 1 }), 1);
     const { pid } = each.model;
     kill(pid ?? 0, 'SIGKILL');
     for (const ended of waiting)
@@ -119,9 +124,41 @@ describe('the process of a model', limit, () => {
     assert.notEqual(each.model.pid, pid);
   });
 
+  it('ends an answer of which a part was told with its process', async () => {
+    await using each = start();
+    const parts: unknown[] = [];
+    const died = each.model.run({ does: 'count and die', to: 2 }, { onChunk: (part) => parts.push(part) });
+    await assert.rejects(died, { code: 'provider_failed', message: /SIGKILL/ });
+    assert.deepEqual(parts, [0, 1]);
+  });
+
+  it('that writes rubbish is killed, and takes nothing else down', async () => {
+    const framed = (value: unknown): Uint8Array => {
+      const bytes = serialize(value);
+      const length = Buffer.alloc(4);
+      length.writeUInt32BE(bytes.length);
+      return Buffer.concat([length, bytes]);
+    };
+    for (const bytes of [
+      Buffer.alloc(64, 0xff),
+      Buffer.from([0, 0, 0, 4, 1, 2, 3, 4]),
+      Buffer.from('{"cmd":"NODE_HANDLE_ACK"}\n'.repeat(100)),
+      framed(null),
+      framed({ kind: 'error', id: 0 }),
+    ]) {
+      await using each = start();
+      await assert.rejects(each.ask({ does: 'rubbish', bytes }), {
+        code: 'provider_failed',
+        message: /SIGKILL.*sent what is no message/,
+      });
+      assert.equal(await each.ask({ does: 'answer', value: 1 }), 1);
+    }
+  });
+
   it('pauses when one process after the other dies at its work, and then tries by itself', async () => {
     await using each = start();
-    for (let i = 0; i < 3; i++) await assert.rejects(each.ask({ does: 'die' }), { code: 'provider_failed' });
+    await assert.rejects(each.ask({ does: 'die' }), { code: 'provider_failed' });
+    await assert.rejects(each.ask({ does: 'die' }), { code: 'model_unavailable' });
     assert.match(each.model.problem?.message ?? '', /ended 3 times in a row/);
     await assert.rejects(each.ask({ does: 'answer', value: 1 }), { code: 'model_unavailable' });
     assert.equal(each.model.pid, null);
@@ -151,7 +188,7 @@ describe('the process of a model', limit, () => {
 
   it('does not start for ever one that dies while it loads', async () => {
     await using each = start({ value: 'dies while it loads' });
-    for (let i = 0; i < 3; i++)
+    for (let i = 0; i < 2; i++)
       await assert.rejects(each.ask({ does: 'answer', value: 1 }), { code: 'model_unavailable' });
     assert.match(each.model.problem?.message ?? '', /SIGKILL/);
     assert.equal(each.model.pid, null);

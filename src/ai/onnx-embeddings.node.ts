@@ -37,6 +37,8 @@ export interface EmbeddingsResult {
   /** Packed, one after the other. */
   readonly vectors: Uint8Array;
   readonly tokens: number;
+  /** Of the files that computed them (`EmbeddingsDescription`). */
+  readonly stamp: string;
 }
 
 /** Tokenising lets others have their turn after so many characters. */
@@ -121,7 +123,7 @@ class OnnxEmbeddings implements LocalModel<EmbeddingsRun, EmbeddingsResult, Embe
       signal.removeEventListener('abort', cancel);
     }
     const tokens = waiting.reduce((sum, { length }) => sum + length, 0);
-    return { vectors: packVector(job.vectors), tokens };
+    return { vectors: packVector(job.vectors), tokens, stamp: this.description.stamp };
   }
 
   async #work(): Promise<void> {

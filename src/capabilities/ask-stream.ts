@@ -9,6 +9,7 @@ import {
   capabilityAnswerSchema,
   capabilityRequestOpenSchema,
   capabilityRequestSchema,
+  deadline,
   encode,
   limits,
   streamProtocols,
@@ -20,6 +21,7 @@ const lingerMs = 5_000;
 
 /**
  * Leaving the loop, or the signal, resets the stream, which cancels the request at the device.
+ * @param openMs for a connection, where there is none yet
  * @throws MeshError bad_message | message_too_large for a request that cannot be sent, bad_answer when the device
  * breaks the protocol, as `Mesh.openStream`, and as `Stream.read`
  */
@@ -30,9 +32,10 @@ export async function* askStream(
   { protocol, version }: { readonly protocol: string; readonly version: string },
   request: CapabilityRequestMessage,
   signal: AbortSignal,
+  openMs: number = limits.connectTimeoutMs,
 ): AsyncGenerator<CapabilityAnswerMessage, void, undefined> {
   const header = encode(capabilityRequestOpenSchema, { protocol, version });
-  const stream = await mesh.openStream(peerId, streamProtocols.capability, header, signal);
+  const stream = await opened(mesh, clock, peerId, header, signal, openMs);
   const cancel = (): void => stream.reset(ResetCode.cancel);
   signal.addEventListener('abort', cancel, { once: true });
   let whole = false;
@@ -50,6 +53,27 @@ export async function* askStream(
     signal.removeEventListener('abort', cancel);
     if (whole) void settle(stream, clock);
     else cancel();
+  }
+}
+
+/** @throws MeshError connect_timeout, and as `Mesh.openStream` */
+async function opened(
+  mesh: Pick<Mesh, 'openStream'>,
+  clock: Clock,
+  peerId: string,
+  header: Uint8Array,
+  signal: AbortSignal,
+  limitMs: number,
+): Promise<Stream> {
+  const limit = deadline(clock, limitMs);
+  try {
+    const patience = AbortSignal.any([signal, limit.signal]);
+    return await mesh.openStream(peerId, streamProtocols.capability, header, patience);
+  } catch (thrown) {
+    if (!limit.signal.aborted || signal.aborted) throw thrown;
+    throw new MeshError('connect_timeout', undefined, { cause: thrown });
+  } finally {
+    limit.cancel();
   }
 }
 

@@ -11,6 +11,7 @@ import { DeviceStates } from './device-states.ts';
 import { LocalCapabilities } from './local-capabilities.ts';
 import type { Provider } from './provider.ts';
 import { CapabilityRouter } from './router.ts';
+import { untilAborted } from './scripted-provider.contract.ts';
 
 export interface TestDevice {
   readonly peerId: string;
@@ -20,6 +21,8 @@ export interface TestDevice {
   listed: Partial<Device>;
   /** Every stream to it fails with this, at its opening or later. */
   fails: ((protocol: string) => void) | null;
+  /** No connection to it is made. */
+  unreachable: boolean;
   /** Ends every session with it. */
   vanish(): void;
   /** How often it was asked how it does. */
@@ -49,7 +52,10 @@ export class MeshOfProviders {
         if (!found) throw new MeshError('device_not_found');
         return found;
       },
-      openStream: async (peerId, protocol, header) => this.#open(peerId, protocol, header),
+      openStream: async (peerId, protocol, header, signal) => {
+        const stream = this.#open(peerId, protocol, header);
+        return stream ?? untilAborted(signal ?? new AbortController().signal);
+      },
       handle: () => undefined,
     };
     const states = new DeviceStates();
@@ -102,6 +108,7 @@ export class MeshOfProviders {
       server,
       listed: {},
       fails: null,
+      unreachable: false,
       described: 0,
       session: pair.left,
       vanish: () => pair.left.abort('vanished'),
@@ -143,10 +150,12 @@ export class MeshOfProviders {
     };
   }
 
-  #open(peerId: string, protocol: string, header: Uint8Array): Stream {
+  /** Null: it takes for ever. */
+  #open(peerId: string, protocol: string, header: Uint8Array): Stream | null {
     const device = this.#devices.get(peerId);
     if (protocol === streamProtocols.capability) this.asked.push(peerId.slice('peer-'.length));
     device?.fails?.(protocol);
+    if (device?.unreachable) return null;
     if (!device?.session) throw new MeshError('device_offline');
     return device.session.open(protocol, header);
   }

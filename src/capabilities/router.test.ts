@@ -178,6 +178,23 @@ describe('a stand-in', () => {
     assert.equal(await deviceOf(mesh), 'me');
   });
 
+  test('of another device does not serve in place of what was set up here and does not work, unless it is named', async () => {
+    const mesh = new MeshOfProviders();
+    const broken = {
+      problem: 'config.json is missing',
+      problemCode: 'model_unavailable',
+      features: [],
+    } as const;
+    mesh.local.add(scriptedProvider({ state: broken }));
+    mesh.add('other', scriptedProvider({ state: { isStandIn: true, features: ['model:words'] } }));
+    await assert.rejects(serve(mesh), { code: 'model_unavailable', message: 'config.json is missing' });
+    assert.equal(await deviceOf(mesh, { features: ['model:words'] }), 'other');
+    assert.equal(await deviceOf(mesh, { preferDevice: 'other' }), 'other');
+    assert.equal(await deviceOf(mesh, { onlyDevice: 'other' }), 'other');
+    mesh.add('gpu', scriptedProvider());
+    assert.equal(await deviceOf(mesh), 'gpu');
+  });
+
   test('does not serve in place of a device that is there but full, or broken, unless it is preferred', async () => {
     const mesh = new MeshOfProviders();
     mesh.local.add(words());
@@ -364,6 +381,27 @@ describe('when a device fails', () => {
     mesh.clock.step(10_000);
     assert.equal((await serve(mesh, { preferDevice: 'a' })).attempts, 2);
     assert.equal(provider.calls.length, 21);
+  });
+
+  test('by not being reached, it is waited for once, and not where it is the only one', async () => {
+    const mesh = new MeshOfProviders();
+    const away = mesh.add('away', scriptedProvider());
+    away.unreachable = true;
+    mesh.add('b', scriptedProvider());
+    const preferred = { preferDevice: 'away' };
+    const first = serve(mesh, preferred);
+    await turn();
+    mesh.clock.step(5_000);
+    const { insteadOf, attempts } = await first;
+    assert.deepEqual([insteadOf?.code, attempts], ['connect_timeout', 2]);
+    const next = await serve(mesh, preferred);
+    assert.deepEqual([next.device, next.insteadOf?.code, next.attempts], ['b', 'connect_timeout', 1]);
+    away.unreachable = false;
+    assert.equal(await deviceOf(mesh, { onlyDevice: 'away' }), 'away');
+    assert.equal(await deviceOf(mesh, preferred), 'b');
+    away.listed = { path: 'lan' };
+    const back = await serve(mesh, preferred);
+    assert.deepEqual([back.device, back.insteadOf], ['away', null]);
   });
 
   test('or all that have it are off, that is said', async () => {

@@ -21,6 +21,7 @@ import type { LocalCapabilities } from './local-capabilities.ts';
 import type { Content } from './provider.ts';
 import type { CapabilityRequest, InsteadOf, RequestCapability } from './request.ts';
 import { Sessions } from './sessions.ts';
+import { Unreached } from './unreached.ts';
 
 export interface RouterOptions {
   readonly mesh: Pick<Mesh, 'peerId' | 'devices' | 'resolve' | 'openStream'>;
@@ -56,10 +57,12 @@ export class CapabilityRouter {
   readonly #options: RouterOptions;
   readonly #breakers = new Map<string, Breaker>();
   readonly #sessions: Sessions;
+  readonly #unreached: Unreached;
 
   constructor(options: RouterOptions) {
     this.#options = options;
     this.#sessions = new Sessions(options.clock);
+    this.#unreached = new Unreached(options.clock);
   }
 
   readonly request: RequestCapability = (asked) =>
@@ -89,8 +92,9 @@ export class CapabilityRouter {
   ): AsyncGenerator<Content, Ended, undefined> {
     const { clock } = this.#options;
     const startedMs = clock.monotonic();
-    const { wanted, order, insteadOf: unfit } = await this.#plan(request, signal);
-    let insteadOf = unfit;
+    const { wanted, order: best, insteadOf: unfit } = await this.#plan(request, signal);
+    const order = this.#reachableFirst(best);
+    let insteadOf = unfit ?? passedOver(wanted, best, order);
     let attempts = 0;
     let failure: MeshError | null = null;
     /** A device that has more than a stand-in. */
@@ -113,7 +117,8 @@ export class CapabilityRouter {
       const ticket = choice.self ? null : this.#options.states.began(peerId, request);
       let hasBegun = false;
       try {
-        for await (const message of this.#ask(choice, request, startedMs, signal)) {
+        const isLast = attempts === maxAttempts || choice === order.at(-1);
+        for await (const message of this.#ask(choice, request, startedMs, signal, isLast)) {
           if (message.kind === 'error') {
             if (message.load) ticket?.heard(null, message.load);
             throw toldError(message);
@@ -129,6 +134,7 @@ export class CapabilityRouter {
           this.#sessions.served(request, peerId);
           const { payload, parts, version, queue_ms: queueMs } = message;
           const totalMs = Math.round(clock.monotonic() - startedMs);
+          if (peerId === wanted.preferred) insteadOf = null;
           return {
             payload,
             parts,
@@ -140,6 +146,7 @@ export class CapabilityRouter {
         const error = attemptError(thrown, name, signal);
         endTry(outcomeOf(error));
         if (signal.aborted) throw error;
+        if (error.code === 'connect_timeout') this.#unreached.add(peerId);
         if (hasBegun) throw brokenOff(error, name);
         if (isFinal(error)) throw error;
         isOneBusy ||= hasMore && isBusy(error);
@@ -176,7 +183,8 @@ export class CapabilityRouter {
     signal.throwIfAborted();
     // What is no longer fresh may be wrong: nobody is left out because of it without being asked again.
     let order = this.#choose(wanted, (peerId) => this.#statesOf(peerId, true));
-    if (isWorthAsking(order, wanted)) {
+    const isStandInWrong = this.#ownProblem(wanted) !== null && order.some(({ isUnknown }) => isUnknown);
+    if (isStandInWrong || isWorthAsking(order, wanted)) {
       await this.#describe(order, signal);
       order = this.#choose(wanted, this.#statesOf);
     }
@@ -202,11 +210,12 @@ export class CapabilityRouter {
   async #describe(order: readonly Choice[], signal: AbortSignal): Promise<void> {
     const { descriptions } = this.#options;
     const [first] = order;
+    const wasTold = ({ self, peerId }: Choice): boolean => self || descriptions.of(peerId) !== null;
     const [most, patienceMs] = first?.isStandIn
       ? [maxDescribedForMore, standInPatienceMs]
-      : [maxDescribed, first?.isUnknown ? firstPatienceMs : describePatienceMs];
+      : [maxDescribed, order.some(wasTold) ? describePatienceMs : firstPatienceMs];
     const peerIds = order
-      .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId))
+      .filter(({ self, peerId }) => !self && !descriptions.isFresh(peerId) && !this.#unreached.has(peerId))
       .slice(0, most)
       .map(({ peerId }) => peerId);
     await untilAborted(descriptions.refresh(peerIds, patienceMs), signal);
@@ -217,6 +226,7 @@ export class CapabilityRouter {
     request: Checked,
     startedMs: number,
     signal: AbortSignal,
+    isLast: boolean,
   ): AsyncGenerator<CapabilityAnswerMessage, void, undefined> {
     const { mesh, clock, local } = this.#options;
     const { protocol, version, payload, parts, features, firstAnswerMs } = request;
@@ -232,13 +242,27 @@ export class CapabilityRouter {
           session,
           features: [...features],
         };
-        return askStream(mesh, clock, peerId, { protocol, version }, message, until);
+        // Whoever can ask somebody else waits less for a connection; it is made all the same, for the next one.
+        const openMs = isLast ? limits.connectTimeoutMs : limits.openTimeoutMs;
+        return askStream(mesh, clock, peerId, { protocol, version }, message, until, openMs);
       }
       const { name } = mesh.resolve(mesh.peerId);
       const call = { payload, parts, session, features, timeoutMs, from: { id: peerId, name } };
       return local.answer({ protocol, version, features }, call, until);
     };
     return firstAnswerMs === undefined ? ask(signal) : withFirstLimit(ask, clock, firstAnswerMs, signal);
+  }
+
+  #reachableFirst(order: readonly Choice[]): readonly Choice[] {
+    const { mesh } = this.#options;
+    const isAway = ({ peerId, self }: Choice): boolean => {
+      if (self || !this.#unreached.has(peerId)) return false;
+      if (mesh.resolve(peerId).path === null) return true;
+      this.#unreached.delete(peerId);
+      return false;
+    };
+    const away = order.filter(isAway);
+    return away.length === 0 ? order : [...order.filter((choice) => !away.includes(choice)), ...away];
   }
 
   #breaker(peerId: string): Breaker {
@@ -364,6 +388,19 @@ function named(error: MeshError, name: string): MeshError {
 function brokenOff(error: MeshError, name: string): MeshError {
   const { code, hint } = error;
   return new MeshError(code, `${name} broke off its answer: ${error.message}`, { hint, cause: error });
+}
+
+/** The preferred device would be the first, and is not. */
+function passedOver(
+  { preferred }: Wanted,
+  [best]: readonly Choice[],
+  [first]: readonly Choice[],
+): InsteadOf | null {
+  if (!best || best === first || best.peerId !== preferred) return null;
+  return insteadOfBy(
+    best.name,
+    new MeshError('connect_timeout', `${best.name} could not be reached a moment ago`),
+  );
 }
 
 function insteadOfBy(device: string, { code, message: reason }: MeshError): InsteadOf {

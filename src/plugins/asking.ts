@@ -15,7 +15,7 @@ export interface WantedCapability {
   readonly protocol: string;
   /** Semver range. */
   readonly version: string;
-  readonly request?: JsonSchema;
+  readonly payload?: JsonSchema;
   readonly answer?: JsonSchema;
   readonly chunk?: JsonSchema;
 }
@@ -35,7 +35,7 @@ export interface CapabilityResult<Result> {
 type Field<Wanted, Name extends string> = Wanted extends { readonly [Key in Name]: infer Schema }
   ? JsonOf<Schema>
   : Json;
-export type PayloadOf<Wanted> = Field<Wanted, 'request'>;
+export type PayloadOf<Wanted> = Field<Wanted, 'payload'>;
 export type AnswerOf<Wanted> = Field<Wanted, 'answer'>;
 
 export interface Asking {
@@ -65,7 +65,7 @@ export function asking(
     async requestCapability(wanted, payload, options = {}) {
       const { protocol, version } = wanted;
       const check = await checkOf(wanted, loadCompiler);
-      check('request', payload, 'bad_payload');
+      check('payload', payload, 'bad_payload');
       const answer = ask({
         ...options,
         protocol,
@@ -133,14 +133,14 @@ async function* checkedChunks(
 }
 
 type Check = (
-  what: 'request' | 'answer' | 'chunk',
+  what: 'payload' | 'answer' | 'chunk',
   value: unknown,
   code: 'bad_payload' | 'bad_answer',
 ) => void;
 
 async function checkOf(wanted: WantedCapability, loadCompiler: () => Promise<CompileSchema>): Promise<Check> {
-  const { request, answer, chunk, protocol } = wanted;
-  if (request === undefined && answer === undefined && chunk === undefined) return () => undefined;
+  const { payload, answer, chunk, protocol } = wanted;
+  if (payload === undefined && answer === undefined && chunk === undefined) return () => undefined;
   const compile = await loadCompiler();
   return (what, value, code) => {
     const schema = wanted[what];

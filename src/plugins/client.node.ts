@@ -5,7 +5,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { AnswerSource, CapabilityAnswer, CapabilityRequest, Content } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
-import { MeshError, errorCodes, isErrorCode, toMeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { MeshError, isErrorCode, toMeshError } from '@cocoon-mesh/protocol/errors.ts';
 import type { Asking } from './asking.ts';
 import { asking } from './asking.ts';
 import { eventsOf, linesOf } from './event-stream.ts';
@@ -273,7 +273,10 @@ function sourceOf(headers: Headers, range: string): AnswerSource {
     attempts: Number(text('cocoon-attempts')),
     queueMs: Number(text('cocoon-queue-ms')),
     totalMs: Number(text('cocoon-total-ms')),
-    insteadOf: device !== '' && isErrorCode(code) ? { device, code, reason: errorCodes[code].message } : null,
+    insteadOf:
+      device !== '' && isErrorCode(code)
+        ? { device, code, reason: decodeURIComponent(text('cocoon-instead-message')) }
+        : null,
   };
 }
 

@@ -176,7 +176,7 @@ describe('a program that asks its gateway', () => {
     await withGateway(
       (_seen, response) => response.end('{"result":"text"}'),
       async (client, seen) => {
-        const typed = { ...wanted, request: { type: 'integer' }, answer: { type: 'integer' } } as const;
+        const typed = { ...wanted, payload: { type: 'integer' }, answer: { type: 'integer' } } as const;
         // @ts-expect-error the payload is no number
         await assert.rejects(client.requestCapability(typed, 'text'), { code: 'bad_payload' });
         assert.equal(seen.length, 0);

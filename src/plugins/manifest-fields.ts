@@ -12,7 +12,7 @@ export interface PluginCapability {
   /** Semver. */
   readonly version: string;
   /** Of the payload of a request, of an answer in one piece, of each chunk. Null: whatever it is. */
-  readonly request: JsonSchema | null;
+  readonly payload: JsonSchema | null;
   readonly answer: JsonSchema | null;
   readonly chunk: JsonSchema | null;
   /** It may answer with a stream. */
@@ -25,7 +25,8 @@ export interface PluginCapability {
 export interface PluginFields {
   readonly name: string;
   readonly version: string;
-  readonly main: string;
+  /** Null: the first of the usual names that is there. */
+  readonly main: string | null;
   readonly capabilities: readonly PluginCapability[];
   readonly settings: JsonSchema | null;
   readonly memoryMb: number;
@@ -44,7 +45,8 @@ const schemaField = z.union([z.boolean(), z.record(z.string(), jsonField(maxSche
 const capabilitySchema = z.strictObject({
   protocol: protocolField,
   version: versionField,
-  request: z.optional(schemaField),
+  description: z.optional(z.string()),
+  payload: z.optional(schemaField),
   answer: z.optional(schemaField),
   chunk: z.optional(schemaField),
   limit: z.optional(z.int().check(z.gte(1), z.lte(1024))),
@@ -56,10 +58,11 @@ const capabilitySchema = z.strictObject({
 });
 
 const fieldsSchema = z.strictObject({
-  name: pluginName,
-  version: versionField,
-  main: z.string().check(z.minLength(1), z.maxLength(1024)),
-  capabilities: z.array(capabilitySchema).check(z.maxLength(limits.maxCapabilities)),
+  name: z.optional(pluginName),
+  version: z.optional(versionField),
+  description: z.optional(z.string()),
+  main: z.optional(z.string().check(z.minLength(1), z.maxLength(1024))),
+  capabilities: z.optional(z.array(capabilitySchema).check(z.maxLength(limits.maxCapabilities))),
   settings: z.optional(schemaField),
   memory_mb: z.optional(z.int().check(z.gte(16), z.lte(65_536))),
 });
@@ -70,7 +73,7 @@ const advice: Readonly<Record<string, string>> = {
   version: 'a full version, such as 1.4.0',
   main: 'the file that exports the plugin',
   protocol: 'a name such as text.shout',
-  request: 'a JSON Schema',
+  payload: 'a JSON Schema',
   answer: 'a JSON Schema',
   chunk: 'a JSON Schema, or true',
   settings: 'a JSON Schema',
@@ -79,35 +82,50 @@ const advice: Readonly<Record<string, string>> = {
   memory_mb: 'a number from 16 to 65536',
 };
 
-/** @param path of the file, for whoever has to correct it. @throws MeshError bad_manifest */
-export function checkFields(value: unknown, path: string): PluginFields {
-  const { memory_mb: memoryMb, capabilities, settings, ...fields } = readFields(value, path);
+/**
+ * @param path of the file, for whoever has to correct it
+ * @param folder its name, for a plugin that has none
+ * @throws MeshError bad_manifest
+ */
+export function checkFields(value: unknown, path: string, folder: string): PluginFields {
+  const fields = readFields(value, path);
+  const { name = nameOfFolder(folder, path), version = '0.0.0', main = null } = fields;
+  const { memory_mb: memoryMb, capabilities = [], settings } = fields;
   const seen = new Set<string>();
   return {
-    ...fields,
+    name,
+    version,
+    main,
     settings: settings ?? null,
     memoryMb: memoryMb ?? defaultMemoryMb,
     capabilities: capabilities.map((capability, index) => {
-      const { protocol, version, request, answer, chunk, limit, features } = capability;
+      const { protocol, version, payload, answer, chunk, limit, features } = capability;
       const key = `${protocol}@${version}`;
       if (valid(version) === null)
         throw bad(path, `capabilities.${index}.version is ${JSON.stringify(version)}, which is no version`);
       if (seen.has(key)) throw bad(path, `${protocol} ${version} stands in it twice`);
       seen.add(key);
-      for (const [name, schema] of Object.entries({ request, answer, chunk }))
+      for (const [name, schema] of Object.entries({ payload, answer, chunk }))
         if (schema !== undefined) assertSchema(schema, `capabilities.${index}.${name}`, path);
       return {
         protocol,
         version,
-        request: request ?? null,
+        payload: payload ?? null,
         answer: answer ?? null,
         chunk: chunk ?? null,
-        streams: chunk !== undefined && chunk !== false,
+        // Without any schema of the answer nothing is said against it.
+        streams: chunk === undefined ? answer === undefined : chunk !== false,
         limit: limit ?? defaultLimit,
         features: features ?? [],
       };
     }),
   };
+}
+
+function nameOfFolder(folder: string, path: string): string {
+  const name = folder.toLowerCase();
+  if (pluginName.safeParse(name).success) return name;
+  throw bad(path, `name is missing: it is ${advice['name']}`);
 }
 
 function readFields(value: unknown, path: string): z.infer<typeof fieldsSchema> {

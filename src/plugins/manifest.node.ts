@@ -4,14 +4,14 @@
  */
 
 import { readFile, realpath, stat } from 'node:fs/promises';
-import { isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { basename, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { MeshError } from '@cocoon-mesh/protocol';
 import { parse } from 'smol-toml';
 import type { PluginFields } from './manifest-fields.ts';
 import { bad, checkFields } from './manifest-fields.ts';
 
-export interface PluginManifest extends PluginFields {
+export interface PluginManifest extends Omit<PluginFields, 'main'> {
   /** Without symbolic links. */
   readonly folder: string;
   /** The manifest itself. */
@@ -31,8 +31,8 @@ export async function readManifest(folder: string): Promise<PluginManifest> {
   });
   if (!(await stat(real)).isDirectory()) throw bad(folder, 'a plugin is a folder with a manifest');
   const { path, value } = await findManifest(real);
-  const fields = checkFields(value, path);
-  const main = await mainFile(real, fields.main, path);
+  const { main: named, ...fields } = checkFields(value, path, basename(real));
+  const main = named === null ? await usualMain(real, path) : await mainFile(real, named, path);
   for (const each of [real, path, main]) await assertOwn(each);
   return { ...fields, folder: real, path, mainUrl: pathToFileURL(main).href };
 }
@@ -88,6 +88,20 @@ async function readText(path: string): Promise<string | null> {
     throw bad(path, `it could not be read (${codeOf(thrown)})`);
   });
 }
+
+/** Of a manifest without `main`. @throws MeshError bad_manifest */
+async function usualMain(folder: string, path: string): Promise<string> {
+  for (const name of usualMains) {
+    const found = await stat(join(folder, name)).catch(() => null);
+    if (found?.isFile() === true) return mainFile(folder, name, path);
+  }
+  throw bad(
+    path,
+    `main is missing: it is the file that exports the plugin; there is no ${usualMains.join(', ')}`,
+  );
+}
+
+const usualMains = ['plugin.ts', 'index.ts', 'plugin.js', 'index.js'];
 
 async function mainFile(folder: string, main: string, path: string): Promise<string> {
   const wanted = resolve(folder, main);

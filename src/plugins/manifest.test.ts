@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, symlink } from 'node:fs/promises';
+import { chmod, mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { readManifest } from './manifest.node.ts';
@@ -25,8 +25,10 @@ describe('a manifest', () => {
       ...main,
       'package.json': packageJson({
         capabilities: [
-          { protocol: 'demo.work', version: '1.0.0', request: schema, limit: 3, features: ['model:tiny'] },
-          { protocol: 'demo.work', version: '2.0.0-beta.1', chunk: true },
+          { protocol: 'demo.work', version: '1.0.0', payload: schema, limit: 3, features: ['model:tiny'] },
+          { protocol: 'demo.work', version: '2.0.0-beta.1', answer: true },
+          { protocol: 'demo.work', version: '3.0.0', answer: true, chunk: true },
+          { protocol: 'demo.work', version: '4.0.0', chunk: false },
         ],
         memory_mb: 64,
       }),
@@ -34,18 +36,21 @@ describe('a manifest', () => {
     const { name, version, memoryMb, capabilities, mainUrl } = await readManifest(folder.path);
     assert.deepEqual({ name, version, memoryMb }, { name: 'demo', version: '1.0.0', memoryMb: 64 });
     assert.match(mainUrl, /^file:.*plugin\.ts$/);
-    const [first, second] = capabilities;
+    const [first, ...others] = capabilities;
     assert.deepEqual(first, {
       protocol: 'demo.work',
       version: '1.0.0',
-      request: schema,
+      payload: schema,
       answer: null,
       chunk: null,
-      streams: false,
+      streams: true,
       limit: 3,
       features: ['model:tiny'],
     });
-    assert.equal(second?.streams, true);
+    assert.deepEqual(
+      others.map(({ streams }) => streams),
+      [false, true, false],
+    );
   });
 
   it('or in a cocoon-plugin.toml', async () => {
@@ -60,7 +65,7 @@ main = "plugin.ts"
 [[capabilities]]
 protocol = "demo.work"
 version = "1.0.0"
-[capabilities.request]
+[capabilities.payload]
 type = "string"
 [[capabilities]]
 protocol = "demo.rest"
@@ -69,7 +74,7 @@ version = "1.0.0"`,
     const manifest = await readManifest(folder.path);
     assert.equal(manifest.version, '1.2.3');
     assert.deepEqual(
-      manifest.capabilities.map(({ protocol, request }) => [protocol, request]),
+      manifest.capabilities.map(({ protocol, payload }) => [protocol, payload]),
       [
         ['demo.work', { type: 'string' }],
         ['demo.rest', null],
@@ -118,15 +123,6 @@ describe('a field of a manifest', () => {
       /demo\.work 1\.0\.0 stands in it twice/,
     ));
 
-  it('capabilities has to be there', () =>
-    refused(
-      {
-        ...main,
-        'package.json': JSON.stringify({ name: 'x', version: '1.0.0', main: 'plugin.ts', cocoon: {} }),
-      },
-      /capabilities is missing/,
-    ));
-
   it('protocol is a legal name', () =>
     refused(
       withCapabilities({ protocol: 'Demo Work', version: '1.0.0' }),
@@ -135,12 +131,29 @@ describe('a field of a manifest', () => {
 
   it('that is not known is named', () =>
     refused(
-      withCapabilities({ protocol: 'demo.work', version: '1.0.0', requests: {} }),
-      /has requests, which is not known/,
+      withCapabilities({ protocol: 'demo.work', version: '1.0.0', payloads: {} }),
+      /has payloads, which is not known/,
     ));
 
-  it('main has to be there', () =>
-    refused({ ...main, 'package.json': packageJson({}, { main: undefined }) }, /main is missing/));
+  it('name, version, main and capabilities have defaults', async () => {
+    await using folder = await makeFolder();
+    const clock = join(folder.path, 'clock');
+    await mkdir(clock);
+    await writeFiles(clock, {
+      'index.ts': '',
+      'plugin.ts': '',
+      'cocoon-plugin.toml': 'description = "Tells the time"',
+    });
+    const { name, version, mainUrl, capabilities } = await readManifest(clock);
+    assert.deepEqual([name, version, capabilities], ['clock', '0.0.0', []]);
+    assert.match(mainUrl, /clock\/plugin\.ts$/);
+    await refused({ 'cocoon-plugin.toml': 'name = "x"' }, /main is missing/);
+    await using other = await makeFolder();
+    const odd = join(other.path, 'Odd Name');
+    await mkdir(odd);
+    await writeFiles(odd, { ...main, 'cocoon-plugin.toml': '' });
+    await assert.rejects(readManifest(odd), { code: 'bad_manifest', message: /name is missing/ });
+  });
 
   it('main names a file that exists', () =>
     refused({ 'package.json': packageJson() }, /main names plugin\.ts, which is not there/));
@@ -159,13 +172,13 @@ describe('a field of a manifest', () => {
     await assert.rejects(readManifest(folder.path), { code: 'bad_manifest', message: /outside/ });
   });
 
-  it('request is a JSON Schema that is understood', async () => {
-    const withRequest = (request: unknown) =>
-      withCapabilities({ protocol: 'demo.work', version: '1.0.0', request });
-    await refused(withRequest({ type: 'nonsense' }), /capabilities\.0\.request: .*nonsense/);
-    await refused(withRequest({ type: 'string', pattern: '(' }), /capabilities\.0\.request/);
-    await refused(withRequest({ type: 'array', uniqueItems: true }), /uniqueItems, which is not held/);
-    await refused(withRequest('text'), /capabilities\.0\.request/);
+  it('payload is a JSON Schema that is understood', async () => {
+    const withPayload = (payload: unknown) =>
+      withCapabilities({ protocol: 'demo.work', version: '1.0.0', payload });
+    await refused(withPayload({ type: 'nonsense' }), /capabilities\.0\.payload: .*nonsense/);
+    await refused(withPayload({ type: 'string', pattern: '(' }), /capabilities\.0\.payload/);
+    await refused(withPayload({ type: 'array', uniqueItems: true }), /uniqueItems, which is not held/);
+    await refused(withPayload('text'), /capabilities\.0\.payload/);
   });
 });
 

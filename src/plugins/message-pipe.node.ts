@@ -5,14 +5,19 @@
  */
 
 import type { Duplex } from 'node:stream';
-import type { Schema } from '@cocoon-mesh/protocol';
+import type { Clock, Schema } from '@cocoon-mesh/protocol';
 import { concat } from '@cocoon-mesh/protocol/bytes.ts';
 import { decode, encode } from '@cocoon-mesh/protocol/codec.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
 
 const lengthBytes = 4;
+/** However much comes, everybody else gets a turn after this long. */
+const turnMs = 4;
+/** Of what the other side has not read yet. */
+const maxUnreadBytes = 1024 * 1024;
 
 export interface MessagePipeOptions<In, Out> {
+  readonly clock: Clock;
   readonly incoming: Schema<In>;
   readonly outgoing: Schema<Out>;
   readonly maxBytes: number;
@@ -20,6 +25,11 @@ export interface MessagePipeOptions<In, Out> {
   readonly onMessage: (message: In, bytes: number) => void;
   /** Once: the other side is gone (null), or broke the rules. Nothing comes after it. */
   readonly onEnd: (problem: MeshError | null) => void;
+  /**
+   * Takes nothing more from an other side that does not read what it is told, or its questions would fill our memory
+   * with answers. Of one end only: two that wait for each other wait for ever.
+   */
+  readonly waitsForReader?: boolean;
 }
 
 export class MessagePipe<In, Out> {
@@ -28,6 +38,8 @@ export class MessagePipe<In, Out> {
   #pieces: Uint8Array[] = [];
   #held = 0;
   #ended = false;
+  /** What has come is taken later. */
+  #waits = false;
 
   constructor(stream: Duplex, options: MessagePipeOptions<In, Out>) {
     this.#stream = stream;
@@ -70,18 +82,41 @@ export class MessagePipe<In, Out> {
     if (this.#ended) return;
     this.#pieces.push(piece);
     this.#held += piece.length;
+    if (!this.#waits) this.#turn();
+  }
+
+  /** Takes messages until there is none, or others have waited long enough. */
+  #turn(): void {
+    const { clock, incoming, maxBytes, onMessage } = this.#options;
+    const until = clock.monotonic() + turnMs;
     try {
-      for (let message = this.#next(); message !== null && !this.#ended; message = this.#next())
-        this.#options.onMessage(
-          decode(this.#options.incoming, message, this.#options.maxBytes),
-          message.length,
-        );
+      for (let message = this.#next(); message !== null && !this.#ended; message = this.#next()) {
+        onMessage(decode(incoming, message, maxBytes), message.length);
+        if (this.#isUnread()) return this.#wait((go) => this.#stream.once('drain', go));
+        if (clock.monotonic() >= until) return this.#wait(setImmediate);
+      }
     } catch (thrown) {
       const problem =
         thrown instanceof MeshError ? thrown : new MeshError('internal', undefined, { cause: thrown });
       this.#end(problem);
       this.#stream.destroy();
     }
+  }
+
+  #isUnread(): boolean {
+    return this.#options.waitsForReader === true && this.#stream.writableLength > maxUnreadBytes;
+  }
+
+  #wait(later: (go: () => void) => void): void {
+    if (this.#ended) return;
+    this.#waits = true;
+    this.#stream.pause();
+    later(() => {
+      this.#waits = false;
+      if (this.#ended) return;
+      this.#turn();
+      if (!this.#waits) this.#stream.resume();
+    });
   }
 
   /** Null: it has not come whole. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import type { MeshError } from '@cocoon-mesh/protocol';
+import { SteppedClock } from '@cocoon-mesh/protocol/stepped-clock.ts';
 import * as z from 'zod/mini';
 import { MessagePipe } from './message-pipe.node.ts';
 
@@ -9,7 +10,10 @@ const schema = z.object({ text: z.string() });
 type Message = z.infer<typeof schema>;
 
 /** Both ends of a pipe as memory: what one writes is handed to the test. */
-function makePipe(onMessage: (message: Message, bytes: number) => void = () => undefined) {
+function makePipe(
+  onMessage: (message: Message, bytes: number) => void = () => undefined,
+  clock: SteppedClock = new SteppedClock(),
+) {
   const written: Uint8Array[] = [];
   const stream = new Duplex({
     read: () => undefined,
@@ -20,6 +24,7 @@ function makePipe(onMessage: (message: Message, bytes: number) => void = () => u
   });
   const ends: (MeshError | null)[] = [];
   const pipe = new MessagePipe<Message, Message>(stream, {
+    clock,
     incoming: schema,
     outgoing: schema,
     maxBytes: 100,
@@ -74,5 +79,50 @@ describe('messages between a plugin and its daemon', () => {
     assert.throws(() => pipe.send({ text: 'x'.repeat(200) }), { code: 'message_too_large' });
     assert.throws(() => pipe.send({ text: 3 } as unknown as Message), { code: 'bad_message' });
     assert.equal(bytes().length, 0);
+  });
+
+  it('leave others a turn, however many come at once', async () => {
+    const { pipe, bytes } = makePipe();
+    for (let sent = 0; sent < 3; sent++) pipe.send({ text: `${sent}` });
+    const texts: string[] = [];
+    const clock = new SteppedClock();
+    const slow = makePipe(({ text }) => {
+      texts.push(text);
+      clock.step(5);
+    }, clock);
+    slow.give(bytes());
+    for (const wanted of [['0'], ['0', '1'], ['0', '1', '2']]) {
+      assert.deepEqual(texts, wanted);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  });
+
+  it('are taken no faster than the answers to them are read, where that is wanted', async () => {
+    const { pipe, bytes } = makePipe();
+    for (let sent = 0; sent < 3; sent++) pipe.send({ text: `${sent}` });
+    const unread: (() => void)[] = [];
+    const stream = new Duplex({
+      read: () => undefined,
+      write: (_piece, _encoding, done) => void unread.push(done),
+    });
+    const texts: string[] = [];
+    const answering = new MessagePipe<Message, Message>(stream, {
+      clock: new SteppedClock(),
+      incoming: schema,
+      outgoing: schema,
+      maxBytes: 4 * 1024 * 1024,
+      onMessage: ({ text }) => {
+        texts.push(text);
+        answering.send({ text: 'x'.repeat(2 * 1024 * 1024) });
+      },
+      onEnd: () => assert.fail('ended'),
+      waitsForReader: true,
+    });
+    stream.emit('data', bytes());
+    for (const wanted of [['0'], ['0', '1'], ['0', '1', '2']]) {
+      assert.deepEqual(texts, wanted);
+      unread.shift()?.();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   });
 });

@@ -60,7 +60,7 @@ export const toPluginSchema = z.discriminatedUnion('kind', [
       z.object({
         protocol: protocolField,
         version: versionField,
-        request: schemaField,
+        payload: schemaField,
         answer: schemaField,
         chunk: schemaField,
         streams: z.boolean(),

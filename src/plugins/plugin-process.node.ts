@@ -4,6 +4,7 @@
  */
 
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import type { ChildProcess } from 'node:child_process';
 import { getCompileCacheDir } from 'node:module';
 import type { Duplex, Readable } from 'node:stream';
@@ -12,6 +13,7 @@ import type { RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Clock, Json } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
 import { AskServer } from './ask-server.ts';
+import { endStrays, runVariable } from './child/strays.node.ts';
 import type { PluginManifest } from './manifest.node.ts';
 import { MessagePipe } from './message-pipe.node.ts';
 import { OutputLines } from './output-lines.ts';
@@ -60,6 +62,8 @@ export const startPluginProcess: StartPluginProcess = (options) => new RunningPr
 class RunningProcess implements PluginProcess {
   readonly #options: StartOptions;
   readonly #child: ChildProcess;
+  /** Everybody of it carries this. */
+  readonly #run = randomUUID();
   readonly #pipe: MessagePipe<FromPlugin, ToPlugin>;
   readonly #requests: RunningRequests;
   readonly #asks: AskServer;
@@ -69,6 +73,7 @@ class RunningProcess implements PluginProcess {
   /** Why it is ending, when that is known before it has. */
   #reason: string | null = null;
   #stopping: Promise<void> | null = null;
+  #strays: Promise<void> | null = null;
   #logged = 0;
   #logSpanStart = 0;
 
@@ -76,15 +81,17 @@ class RunningProcess implements PluginProcess {
     const { manifest, clock, requestCapability } = options;
     this.#options = options;
     this.#ready.promise.catch(() => undefined);
-    this.#child = spawnChild(options);
+    this.#child = spawnChild(options, this.#run);
     this.#child.once('error', (error) => this.#over(`It could not be started: ${error.message}`));
     this.#child.once('exit', (code, signal) => this.#over(exitText(code, signal)));
     this.#pipe = new MessagePipe(this.#child.stdio[3] as Duplex, {
+      clock,
       incoming: fromPluginSchema,
       outgoing: toPluginSchema,
       maxBytes: maxPluginMessageBytes,
       onMessage: (message, bytes) => this.#take(message, bytes),
       onEnd: (problem) => this.#pipeEnded(problem),
+      waitsForReader: true,
     });
     this.#child.stdio[4]?.on('error', () => undefined);
     this.#requests = new RunningRequests({
@@ -135,10 +142,10 @@ class RunningProcess implements PluginProcess {
         main: manifest.mainUrl,
         name: manifest.name,
         version: manifest.version,
-        capabilities: manifest.capabilities.map(({ protocol, version, request, answer, chunk, streams }) => ({
+        capabilities: manifest.capabilities.map(({ protocol, version, payload, answer, chunk, streams }) => ({
           protocol,
           version,
-          request,
+          payload,
           answer,
           // `true` is a schema that lets everything through.
           chunk,
@@ -237,6 +244,7 @@ class RunningProcess implements PluginProcess {
     ];
     await this.ended;
     for (const timer of timers) timer.cancel();
+    await this.#strays;
   }
 
   /** To the whole group, as long as its number cannot be somebody else's. */
@@ -259,15 +267,20 @@ class RunningProcess implements PluginProcess {
     this.#ready.reject(error);
     this.#requests.endAll(error);
     this.#asks.close();
+    this.#strays = this.#endStrays();
     this.#ended.resolve(reason);
+  }
+
+  async #endStrays(): Promise<void> {
+    for (const _ of endStrays(this.#run)) await new Promise((resolve) => setImmediate(resolve));
   }
 }
 
-function spawnChild({ manifest, dataDir, environment }: StartOptions): ChildProcess {
+function spawnChild({ manifest, dataDir, environment }: StartOptions, run: string): ChildProcess {
   const options = [`--max-old-space-size=${manifest.memoryMb}`, '--import', moduleHook.href];
   return spawn(process.execPath, [...options, fileURLToPath(entry)], {
     cwd: dataDir,
-    env: { ...processEnvironment(environment), ...compileCache() },
+    env: { ...processEnvironment(environment), ...compileCache(), [runVariable]: run },
     // A group of its own.
     detached: true,
     // The third is for messages; the fourth only tells, by its end, that the daemon is gone.

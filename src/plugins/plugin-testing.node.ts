@@ -250,8 +250,8 @@ export function testPlugin(options: ConformanceOptions): void {
 
     it('refuses what its schemas do not let through, and goes on', limited, async () => {
       await withPlugin(async (plugin) => {
-        for (const { protocol, version, request } of plugin.manifest.capabilities) {
-          const bad = request === null ? undefined : badPayload(request);
+        for (const { protocol, version, payload } of plugin.manifest.capabilities) {
+          const bad = payload === null ? undefined : badPayload(payload);
           if (bad === undefined) continue;
           await assert.rejects(readAll(plugin.stream(protocol, bad, { version })), { code: 'bad_payload' });
         }

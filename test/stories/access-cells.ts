@@ -1,7 +1,6 @@
 /** The cells of the access matrix: everything that a peer may try at a cocoon, and what each party gets of it. */
 
 import {
-  capabilityOpenSchema,
   concat,
   encode,
   queryOpenSchema,
@@ -14,6 +13,7 @@ import type { QueryType } from '@cocoon-mesh/protocol';
 import type { Caller } from './caller.ts';
 import { outcome } from './caller.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
+import type { Offered } from './provider-desk.ts';
 
 /** What a cell says: `ok`, a status, or the code of the refusal. */
 export interface Cells {
@@ -33,8 +33,6 @@ export interface Cells {
   readonly 'secret and configuration': string;
 }
 
-/** Let in: this version has nobody behind the door yet, which is said only to those who may open it. */
-const letIn = 'unsupported';
 /** Let in, and told that nothing was asked. */
 const answered = 'answered';
 
@@ -46,8 +44,8 @@ export const everything: Cells = {
   'proxy hidden': '200',
   'forward db': 'connected',
   query: answered,
-  'capability embeddings': letIn,
-  'capability llm.chat': letIn,
+  'capability embeddings': 'ok',
+  'capability llm.chat': 'ok',
   'read tasks': answered,
   'run tasks': answered,
   'token making': 'ok',
@@ -98,7 +96,7 @@ export const guestOfCapability: Cells = {
   ...guestOfService,
   'see device': '',
   'proxy web': 'service_not_found',
-  'capability embeddings': letIn,
+  'capability embeddings': 'ok',
 };
 
 /** Searches what the device knows, and asks nothing else. */
@@ -110,12 +108,13 @@ export const guestOfKnowledge: Cells = {
 
 export const services = ['web', 'hidden', 'db'];
 
+/** What the box has beside what every device has. */
+export const chat: Offered = { protocol: 'llm.chat', version: '1.0.0' };
+
 export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string): Promise<Cells> {
   const { peerId } = box;
   const tasks = (verb: 'read' | 'run'): Promise<string> =>
     peer.stream(peerId, streamProtocols.tasks, encode(tasksOpenSchema, { verb }));
-  const capability = (protocol: string): Promise<string> =>
-    peer.stream(peerId, streamProtocols.capability, encode(capabilityOpenSchema, { protocol }));
   const owner = (request: Parameters<Caller['owner']>[1]): Promise<string> =>
     outcome(async () => (await peer.owner(peerId, request)).error?.code ?? 'ok');
   const before = await accepted(box, peer.peerId);
@@ -130,8 +129,8 @@ export async function cellsOf(peer: Caller, box: CocoonProcess, victim: string):
     'forward db': await peer.forward(peerId, 'db'),
     // Whoever gets no session is refused before its question is read, and a device writes down thirty refusals only.
     query: await everyQuery(peer, peerId, session === 'ok' ? queryTypes : ['list_tasks']),
-    'capability embeddings': await capability('embeddings'),
-    'capability llm.chat': await capability('llm.chat'),
+    'capability embeddings': await peer.capability(peerId, 'embeddings', { input: 'x' }),
+    'capability llm.chat': await peer.capability(peerId, 'llm.chat', null),
     'read tasks': await tasks('read'),
     'run tasks': await tasks('run'),
     'token making': await owner({

@@ -25,11 +25,13 @@ import {
 import type { TicketChange } from '../doubles/hostile-signaling.ts';
 import { HostileSignaling } from '../doubles/hostile-signaling.ts';
 import { membershipOf, newOwner } from '../mesh/two-peers.ts';
-import { cellsOf, enrolled, guestOfService, refusedWith, services } from './access-cells.ts';
+import { cellsOf, chat, enrolled, guestOfService, refusedWith, services } from './access-cells.ts';
+import { offers, untilOffers } from './capability-client.ts';
 import { CocoonProcess, enroll, sees } from './cocoon-process.ts';
 import type { LawlessOptions, Shown } from './lawless-peer.ts';
 import { LawlessPeer } from './lawless-peer.ts';
 import { Origin } from './origin.ts';
+import { ProviderDesk } from './provider-desk.ts';
 import { listedAs } from './shares.ts';
 import { WirePeer } from './wire-peer.ts';
 
@@ -83,10 +85,12 @@ describe('the access matrix behind a hostile signaling server', () => {
         }),
       );
     laptop = await alone('laptop');
-    const offered = services.flatMap((name) => [
-      '--service',
-      `${name}:${origin.port}${name === 'db' ? ':tcp' : ''}`,
-    ]);
+    const desk = parts.use(await ProviderDesk.start());
+    const offered = [
+      ...services.flatMap((name) => ['--service', `${name}:${origin.port}${name === 'db' ? ':tcp' : ''}`]),
+      '--plugin',
+      await desk.plugin('box', [chat]),
+    ];
     box = parts.use(await enroll(laptop, { name: 'box', engine: 'libdatachannel', args: offered }));
     await sees(laptop, 'box');
 
@@ -122,6 +126,7 @@ describe('the access matrix behind a hostile signaling server', () => {
     await box.restart({ args: ['--name', 'box', ...args, ...offered], input: '' });
     await laptop.restart({ args: ['--name', 'laptop', ...args] });
     await hostile.online(box.peerId, laptop.peerId);
+    await untilOffers(box, 'box', offers(chat.protocol));
 
     mallory = await newOwner();
     claimant = await newOwner();

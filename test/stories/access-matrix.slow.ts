@@ -13,6 +13,7 @@ import { after, before, describe, test } from 'node:test';
 import {
   browser,
   cellsOf,
+  chat,
   coOwner,
   enrolled,
   everything,
@@ -23,8 +24,10 @@ import {
   refusedWith,
   services,
 } from './access-cells.ts';
+import { ask, offers, untilOffers } from './capability-client.ts';
 import { CocoonProcess, command, enroll, failure, sees } from './cocoon-process.ts';
 import { Origin } from './origin.ts';
+import { ProviderDesk } from './provider-desk.ts';
 import { foreignName } from './shares.ts';
 import { WirePeer } from './wire-peer.ts';
 
@@ -57,19 +60,24 @@ describe('the access matrix', () => {
 
   before(async () => {
     origin = parts.use(await Origin.start());
+    const desk = parts.use(await ProviderDesk.start());
     signaling = parts.use(await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] }));
     laptop = parts.use(await alone('laptop'));
     box = parts.use(
       await enroll(laptop, {
         name: 'box',
         engine: 'libdatachannel',
-        args: services.flatMap((name) => [
-          '--service',
-          `${name}:${origin.port}${name === 'db' ? ':tcp' : ''}`,
-        ]),
+        args: [
+          ...services.flatMap((name) => [
+            '--service',
+            `${name}:${origin.port}${name === 'db' ? ':tcp' : ''}`,
+          ]),
+          '--plugin',
+          await desk.plugin('box', [chat]),
+        ],
       }),
     );
-    await sees(laptop, 'box');
+    await untilOffers(laptop, 'box', offers(chat.protocol));
   });
 
   after(async () => {
@@ -123,6 +131,23 @@ describe('the access matrix', () => {
     };
   }
 
+  /** The same with capabilities: what it is told of, whom it gets by name, and that others stand in for what it gets not. */
+  async function guestAsks({ device, peer }: Owner, ...given: readonly string[]): Promise<void> {
+    assert.deepEqual(await peer.told(box.peerId), given);
+    const name = await foreignName(device, box.peerId);
+    const payload = { input: 'x' };
+    const own = await ask(device, 'embeddings', { payload });
+    assert.equal(own.device, device.name);
+    const preferred = await ask(device, 'embeddings', { payload, prefer_device: name });
+    const insteadOf = preferred.headers.get('cocoon-instead-of');
+    if (given.includes('embeddings')) assert.deepEqual([preferred.device, insteadOf], [name, null]);
+    else assert.deepEqual([preferred.device, insteadOf], [device.name, name]);
+    assert.deepEqual(await failure(device.home, ['request', 'llm.chat', '--prefer-device', name]), {
+      code: 'capability_not_found',
+      exit: 3,
+    });
+  }
+
   test('the root owner may do everything, but its secret and configuration answer to nobody over a session', async () => {
     await using peer = await WirePeer.of(laptop, 'root-peer', { args: ['--admin'] });
     await peer.sees(box.peerId);
@@ -172,6 +197,7 @@ describe('the access matrix', () => {
   test('a guest of one service sees and reaches that', async () => {
     const { device, peer } = await guest('bert', '--service', 'web');
     assert.deepEqual(await cellsOf(peer, box, laptop.peerId), guestOfService);
+    await guestAsks({ device, peer });
     assert.deepEqual(await byCommand(device, await foreignName(device, box.peerId)), {
       ping: 0,
       web: 0,
@@ -182,6 +208,7 @@ describe('the access matrix', () => {
   test('a guest of one capability sees and reaches that', async () => {
     const { device, peer } = await guest('cleo', '--capability', 'embeddings');
     assert.deepEqual(await cellsOf(peer, box, laptop.peerId), guestOfCapability);
+    await guestAsks({ device, peer }, 'embeddings');
     assert.deepEqual(await byCommand(device, await foreignName(device, box.peerId)), {
       ping: 0,
       web: 3,

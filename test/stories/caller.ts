@@ -1,16 +1,20 @@
 /** What a peer asks of a device, each in one call, and what came of it in a word. */
 
+import { askStream } from '@cocoon-mesh/capabilities/ask-stream.ts';
 import { resetCodeOf } from '@cocoon-mesh/mesh';
 import type { Mesh, Stream } from '@cocoon-mesh/mesh';
-import type { OwnerAnswer, OwnerRequest } from '@cocoon-mesh/protocol';
+import type { Json, OwnerAnswer, OwnerRequest } from '@cocoon-mesh/protocol';
 import {
   MeshError,
   ResetCode,
   concat,
   decode,
+  describeProtocol,
+  descriptionSchema,
   encode,
   encodeServiceOpen,
   limits,
+  maxDescriptionBytes,
   ownerAnswerSchema,
   ownerRequestSchema,
   proxyErrorSchema,
@@ -76,6 +80,27 @@ export abstract class Caller {
       while ((await stream.read()) !== null);
       return 'answered';
     });
+  }
+
+  /** `ok` for an answer to its end, or the code of the error; what the device tells and what resets the stream alike. */
+  async capability(peerId: string, protocol: string, payload: Json): Promise<string> {
+    return outcome(async () => {
+      const asked = { protocol, version: '*' };
+      const request = { payload, parts: [], timeout_ms: patienceMs, session: null, features: [] };
+      for await (const message of askStream(this.way, systemClock, peerId, asked, request, patience())) {
+        if (message.kind === 'error') return message.code;
+        if (message.kind === 'end') return 'ok';
+      }
+      return 'bad_answer';
+    });
+  }
+
+  /** The capabilities that the device describes to it. */
+  async told(peerId: string): Promise<readonly string[]> {
+    const stream = await this.way.openStream(peerId, describeProtocol, new Uint8Array(), patience());
+    stream.end();
+    const { capabilities } = decode(descriptionSchema, await all(stream), maxDescriptionBytes);
+    return capabilities.map(({ protocol }) => protocol);
   }
 
   /** Asks a device that holds the secret. */

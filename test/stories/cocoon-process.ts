@@ -43,7 +43,7 @@ export async function command(
   args: readonly string[],
   options: { input?: string; env?: Record<string, string>; limitMs?: number; program?: string } = {},
 ): Promise<Finished> {
-  const child = start(home, args, options.env, options.program);
+  const child = begin(home, args, options.env, options.program);
   const stdout = text(child.stdout);
   const stderr = text(child.stderr);
   child.stdin.end(options.input ?? '');
@@ -246,7 +246,7 @@ async function launch(
   events: Event[],
 ): Promise<{ child: Child; ready: Event }> {
   const env = { ...options.env, ...(options.engine ? { COCOON_WEBRTC_ENGINE: options.engine } : {}) };
-  const child = start(home, [options.command, ...(options.args ?? []), '--json'], env, options.program);
+  const child = begin(home, [options.command, ...(options.args ?? []), '--json'], env, options.program);
   child.stdin.end(options.input ?? '');
   const stderr = text(child.stderr);
   const ready = Promise.withResolvers<Event>();
@@ -291,7 +291,8 @@ export class StartError extends Error {
   }
 }
 
-function start(
+/** A command that the story ends itself. */
+export function begin(
   home: string,
   args: readonly string[],
   env: Record<string, string> = {},

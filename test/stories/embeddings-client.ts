@@ -26,6 +26,9 @@ export interface Asked {
   readonly result: Embeddings;
 }
 
+/** The device has a limit of its own before that. */
+const limitMs = 90_000;
+
 export async function askEmbeddings(
   cocoon: CocoonProcess,
   payload: unknown,
@@ -38,6 +41,7 @@ export async function askEmbeddings(
       'content-type': 'application/json',
     },
     body: JSON.stringify({ version: '^1.0.0', payload, ...more }),
+    signal: AbortSignal.timeout(limitMs),
   });
   const body = (await response.json()) as { result: Embeddings; code?: string; title?: string };
   return {

@@ -4,7 +4,7 @@
  */
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -221,6 +221,17 @@ describe('when the box goes', () => {
       [own.device, own.result.model, own.result.semantic, own.result.space],
       ['laptop', 'cocoon-lexical-v1', false, lexicalSpace.fingerprint],
     );
+  });
+
+  test('and comes back with a model that does not load, nobody stands in for it there', async () => {
+    await writeFile(join(folder, 'tokenizer.json'), '');
+    await box.restart();
+    await sees(box, 'laptop');
+    const asked = await askEmbeddings(box, { input: 'x' });
+    assert.deepEqual([asked.status, asked.code], [503, 'model_unavailable']);
+    assert.match(asked.said, /tokenizer.json of the model is empty/);
+    const named = await askEmbeddings(box, { input: 'x' }, { device: 'laptop' });
+    assert.deepEqual([named.device, named.result.model], ['laptop', 'cocoon-lexical-v1']);
   });
 });
 

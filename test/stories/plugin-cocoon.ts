@@ -2,6 +2,8 @@
 
 import { readFile, readdir, readlink } from 'node:fs/promises';
 import type { PluginView } from '@cocoon-mesh/plugins';
+import type { ServerSentEvent } from '../../src/plugins/event-stream.ts';
+import { eventsOf } from '../../src/plugins/event-stream.ts';
 import type { CocoonProcess } from './cocoon-process.ts';
 
 const limitMs = 30_000;
@@ -37,23 +39,64 @@ export interface Row {
   readonly capabilities: readonly { readonly protocol: string; readonly version: string }[];
 }
 
-/** Whether `cocoon` is told that this device offers the capability, asked until it is as wanted. */
+/** What a gateway tells of its devices, event by event. */
+export class Watch implements AsyncDisposable {
+  readonly #events: AsyncGenerator<ServerSentEvent, void, undefined>;
+  readonly #leaving: AbortController;
+
+  private constructor(events: AsyncGenerator<ServerSentEvent, void, undefined>, leaving: AbortController) {
+    this.#events = events;
+    this.#leaving = leaving;
+  }
+
+  static async open(cocoon: CocoonProcess): Promise<Watch> {
+    const leaving = new AbortController();
+    const { body } = await fetch(`${cocoon.gateway}/events`, {
+      headers: { authorization: `Bearer ${await cocoon.gatewayToken()}` },
+      signal: leaving.signal,
+    });
+    return new Watch(eventsOf(body), leaving);
+  }
+
+  /** Resolves with the next list of devices in which this one offers the capability, or (`wanted`) does not. */
+  async until(device: string, protocol: string, wanted = true): Promise<void> {
+    const tooLong = setTimeout(() => this.#leaving.abort(), limitMs);
+    try {
+      for (;;) {
+        const { value, done } = await this.#events.next();
+        if (done === true) break;
+        if (value.event !== 'devices') continue;
+        const { cocoons } = JSON.parse(value.data) as { cocoons: Row[] };
+        const row = cocoons.find(({ name }) => name === device);
+        if ((row?.capabilities.some((own) => own.protocol === protocol) ?? false) === wanted) return;
+      }
+    } catch (cause) {
+      throw new Error(
+        `In ${limitMs / 1000} s, ${device} ${wanted ? 'did not offer' : 'still offered'} ${protocol}`,
+        {
+          cause,
+        },
+      );
+    } finally {
+      clearTimeout(tooLong);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#leaving.abort();
+    await this.#events.return().catch(() => undefined);
+  }
+}
+
+/** Resolves when `cocoon` is told that this device offers the capability, or (`wanted`) does not. */
 export async function offers(
   cocoon: CocoonProcess,
   device: string,
   protocol: string,
   wanted = true,
 ): Promise<void> {
-  const token = await cocoon.gatewayToken();
-  const headers = { authorization: `Bearer ${token}` };
-  await until(`${device} ${wanted ? 'offers' : 'does not offer'} ${protocol}`, async () => {
-    const { cocoons } = (await (await fetch(`${cocoon.gateway}/cocoons`, { headers })).json()) as {
-      cocoons: Row[];
-    };
-    const row = cocoons.find(({ name }) => name === device);
-    const is = row?.capabilities.some((own) => own.protocol === protocol) ?? false;
-    return is === wanted ? true : null;
-  });
+  await using watch = await Watch.open(cocoon);
+  await watch.until(device, protocol, wanted);
 }
 
 export interface Answered {

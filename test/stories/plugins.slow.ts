@@ -19,8 +19,8 @@ const tools = {
   'package.json': packageJson(
     {
       capabilities: [
-        { protocol: 'demo.upper', version: '1.4.0', request: text, answer: text },
-        { protocol: 'demo.upper', version: '2.0.0', request: text },
+        { protocol: 'demo.upper', version: '1.4.0', payload: text, answer: text },
+        { protocol: 'demo.upper', version: '2.0.0', payload: text },
         { protocol: 'demo.told', version: '1.0.0' },
         { protocol: 'demo.wrong', version: '1.0.0', answer: text },
         { protocol: 'demo.count', version: '1.0.0', chunk: { type: 'integer' } },
@@ -85,7 +85,7 @@ const notes = (device: string, marks: readonly number[]) => ({
     import { PluginError, definePlugin, ranked } from 'cocoon/plugin';
     const upper = {
       protocol: 'demo.upper', version: '^1.0.0',
-      request: ${JSON.stringify(text)}, answer: ${JSON.stringify(text)},
+      payload: ${JSON.stringify(text)}, answer: ${JSON.stringify(text)},
     } as const;
     export default definePlugin({
       capabilities: {
@@ -153,12 +153,12 @@ const bad: Readonly<Record<string, readonly [Readonly<Record<string, string>>, R
   schema: [
     {
       'package.json': packageJson(
-        { capabilities: [{ protocol: 'demo.a', version: '1.0.0', request: { type: 'strnig' } }] },
+        { capabilities: [{ protocol: 'demo.a', version: '1.0.0', payload: { type: 'strnig' } }] },
         { name: 'schema' },
       ),
       'plugin.ts': '',
     },
-    /capabilities\.0\.request: /,
+    /capabilities\.0\.payload: /,
   ],
   'same-name': [
     { 'package.json': packageJson({}, { name: 'tools' }), 'plugin.ts': '' },
@@ -378,7 +378,7 @@ describe('a plugin', () => {
     const names = Object.keys(told.environment);
     assert.ok(names.includes('PATH'));
     assert.deepEqual(
-      names.filter((name) => /COCOON|SIGNALING|OPENAI|KEY|TOKEN|SECRET|DATABASE/.test(name)),
+      names.filter((name) => /COCOON_(?!PLUGIN_RUN)|SIGNALING|OPENAI|KEY|TOKEN|SECRET|DATABASE/.test(name)),
       [],
     );
     const values = JSON.stringify(told.environment);
@@ -450,14 +450,12 @@ describe('a query of plugins', () => {
       ],
     );
     for (const { value } of rows) assert.deepEqual([value.for, value.id], ['phone', phone.peerId]);
-    assert.deepEqual(
-      devices.map(({ name, status, error }) => [name, status, error?.code ?? null]).toSorted(),
-      [
-        ['box', 'ok', null],
-        ['laptop', 'ok', null],
-        ['phone', 'error', 'unsupported'],
-      ],
-    );
+    const outcomes = devices.map(({ name, status, error }) => [name, [status, error?.code ?? null]] as const);
+    assert.deepEqual(Object.fromEntries(outcomes), {
+      box: ['ok', null],
+      laptop: ['ok', null],
+      phone: ['error', 'unsupported'],
+    });
     assert.deepEqual((await query(box, { name: 'notes' })).rows[0]?.value.for, 'box');
   });
 

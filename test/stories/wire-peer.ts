@@ -15,6 +15,8 @@ import type { CocoonProcess } from './cocoon-process.ts';
 
 const patienceMs = 20_000;
 
+type Self = Pick<SelfDescription, 'kind' | 'name'> & Partial<Pick<SelfDescription, 'capabilities'>>;
+
 export class WirePeer extends Caller implements AsyncDisposable {
   readonly key: SigningKey;
   readonly mesh: Mesh;
@@ -28,11 +30,7 @@ export class WirePeer extends Caller implements AsyncDisposable {
   }
 
   /** Joins with a token that an installed command made. */
-  static async join(
-    token: string,
-    self: Pick<SelfDescription, 'kind' | 'name'>,
-    signalingUrl?: string,
-  ): Promise<WirePeer> {
+  static async join(token: string, self: Self, signalingUrl?: string): Promise<WirePeer> {
     const setup = await readSetupToken(token);
     const key = await generateSigningKey();
     return WirePeer.#start(key, new MemoryStore(null), self, signalingUrl ?? setup.grant.signaling, setup);
@@ -49,7 +47,7 @@ export class WirePeer extends Caller implements AsyncDisposable {
   static async #start(
     key: SigningKey,
     store: MemoryStore,
-    self: Pick<SelfDescription, 'kind' | 'name'>,
+    self: Self,
     signalingUrl: string,
     token?: SetupToken,
   ): Promise<WirePeer> {
@@ -60,7 +58,7 @@ export class WirePeer extends Caller implements AsyncDisposable {
       iceServers: [],
       signalingUrl,
       openSocket: nodeSignalingSocket,
-      self: { ...self, services: [], capabilities: [] },
+      self: { services: [], capabilities: [], ...self },
       store,
       ...(token ? { token } : {}),
       clock: systemClock,
@@ -81,10 +79,10 @@ export class WirePeer extends Caller implements AsyncDisposable {
   static async of(
     cocoon: CocoonProcess,
     name: string,
-    options: { kind?: 'cocoon' | 'browser'; args?: readonly string[] } = {},
+    { kind = 'cocoon', args = [], ...self }: Partial<Self> & { readonly args?: readonly string[] } = {},
   ): Promise<WirePeer> {
-    const { token } = await cocoon.json<{ token: string }>('generate-token', ...(options.args ?? []));
-    return WirePeer.join(token, { kind: options.kind ?? 'cocoon', name });
+    const { token } = await cocoon.json<{ token: string }>('generate-token', ...args);
+    return WirePeer.join(token, { kind, ...self, name });
   }
 
   override get peerId(): string {

@@ -5,6 +5,7 @@
 
 import { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
+import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { MeshError, isErrorCode } from '@cocoon-mesh/protocol/errors.ts';
 import type { Json } from '@cocoon-mesh/protocol';
 import { asking } from '../asking.ts';
@@ -41,6 +42,7 @@ watchdog.unref();
 const pipe = new MessagePipe<ToPlugin, FromPlugin>(
   new Socket({ fd: pipeFd, readable: true, writable: true }),
   {
+    clock: systemClock,
     incoming: toPluginSchema,
     outgoing: fromPluginSchema,
     maxBytes: maxPluginMessageBytes,
@@ -94,13 +96,13 @@ async function start(message: Start): Promise<void> {
 }
 
 async function compileAll({ capabilities }: Start) {
-  const needed = capabilities.some(({ request, answer, chunk }) => request ?? answer ?? chunk);
+  const needed = capabilities.some(({ payload, answer, chunk }) => payload ?? answer ?? chunk);
   const compile = needed ? await loadCompiler() : null;
   const checkOf = (schema: unknown) =>
     compile === null || schema === null ? null : compile(schema as JsonSchema);
   return capabilities.map((one) => ({
     ...one,
-    checks: { request: checkOf(one.request), answer: checkOf(one.answer), chunk: checkOf(one.chunk) },
+    checks: { payload: checkOf(one.payload), answer: checkOf(one.answer), chunk: checkOf(one.chunk) },
   }));
 }
 

@@ -15,7 +15,7 @@ export type Served = (ToPlugin & { kind: 'start' })['capabilities'][number];
 
 /** Checks of a capability; null: whatever it is. */
 export interface ServedChecks {
-  readonly request: SchemaCheck | null;
+  readonly payload: SchemaCheck | null;
   readonly answer: SchemaCheck | null;
   readonly chunk: SchemaCheck | null;
 }
@@ -82,14 +82,14 @@ export class PluginRuntime {
     const handler = found && handlerOf(plugin, found);
     if (!found || !handler) throw new MeshError('unsupported', 'The plugin offers no such capability');
     const { checks, protocol, version } = found;
-    const wrong = checks.request?.problem(payload) ?? null;
+    const wrong = checks.payload?.problem(payload) ?? null;
     if (wrong !== null) throw new MeshError('bad_payload', `The payload of ${protocol}: ${wrong}`);
     const answer = await handler.handle(payload, this.#requestContext(request, running));
     if (!isStream(answer)) return checked(answer, checks.answer, `The answer of ${protocol} ${version}`);
     if (!found.streams)
       throw new MeshError(
         'bad_answer',
-        `${protocol} ${version} answered with a stream, and its manifest has no \`chunk\``,
+        `${protocol} ${version} answered with a stream, and its manifest has an \`answer\` and no \`chunk\``,
       );
     const last = await this.#stream(request.id, answer, running, (chunk) =>
       checked(chunk, checks.chunk, `A chunk of ${protocol} ${version}`),

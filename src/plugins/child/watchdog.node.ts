@@ -5,11 +5,14 @@
 
 import { Socket } from 'node:net';
 import { isMainThread } from 'node:worker_threads';
+import { endStrays, runVariable } from './strays.node.ts';
 
 const lifelineFd = 4;
+const run = process.env[runVariable];
 
 /** This process and whatever it started. */
 export function endGroup(): void {
+  if (run !== undefined) for (const _ of endStrays(run));
   try {
     process.kill(-process.pid, 'SIGKILL');
   } catch {
