@@ -423,7 +423,13 @@ describe('the key of a server of models', () => {
     const environment = await laptop.json<{ result: Record<string, string> }>('request', 'test.environment');
     assert.ok(environment.result['PATH'], 'the plugin tells no environment');
     const { id } = await one.json<{ id: string }>(
-      ...['tasks', 'add', '--title', 'environment', '--command', 'env', '--run'],
+      'tasks',
+      'add',
+      '--title',
+      'environment',
+      '--command',
+      'env',
+      '--run',
     );
     const ofTask = await one.command(['tasks', 'logs', id, '--follow']);
     assert.match(ofTask.stdout, /COCOON_TASK_ID=/);
