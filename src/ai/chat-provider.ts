@@ -14,6 +14,8 @@ import { abortError } from './llm-server.ts';
 /** Chats that wait; each is held in memory, and whoever asks sees nothing meanwhile. */
 const maxQueued = 32;
 const maxFeatureLength = 256;
+/** Characters of all of them: every device that looks for a model is told them. */
+const maxFeaturesLength = 32 * 1024;
 
 export interface BackendProviderOptions {
   readonly backend: ChatBackend;
@@ -56,10 +58,7 @@ export class BackendChatProvider implements Provider {
     return {
       problem: null,
       warm: list.models.some(({ loaded }) => loaded),
-      features: [...tools, ...names.filter((name) => name.length <= maxFeatureLength)].slice(
-        0,
-        limits.maxCapabilityFeatures,
-      ),
+      features: fitting([...tools, ...names]),
     };
   }
 
@@ -121,6 +120,15 @@ export class BackendChatProvider implements Provider {
       void this.#models.refresh();
     return thrown;
   }
+}
+
+/** The first that may be told. */
+function fitting(features: readonly string[]): readonly string[] {
+  let length = 0;
+  return features
+    .filter((feature) => feature.length <= maxFeatureLength)
+    .slice(0, limits.maxCapabilityFeatures)
+    .filter((feature) => (length += feature.length) <= maxFeaturesLength);
 }
 
 /** Chunks and completions are JSON: that is what they were read from. */
