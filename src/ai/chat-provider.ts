@@ -10,6 +10,7 @@ import type { ChatBackend, ModelRequest } from './chat-backend.ts';
 import { ChatModels } from './chat-models.ts';
 import { chatProtocol, chatVersion, readChatRequest, wantsStream } from './chat-payload.ts';
 import { abortError } from './llm-server.ts';
+import { WholeCharacters } from './whole-characters.ts';
 
 /** Chats that wait; each is held in memory, and whoever asks sees nothing meanwhile. */
 const maxQueued = 32;
@@ -85,10 +86,11 @@ export class BackendChatProvider implements Provider {
 
   async *#stream(call: ProviderCall): AsyncGenerator<Content> {
     const signal = AbortSignal.any([call.signal, this.#closed.signal]);
+    const characters = new WholeCharacters();
     try {
       for await (const chunk of this.#backend.stream(this.#read(call), signal)) {
         if (signal.aborted) throw abortError(signal);
-        yield asContent(chunk);
+        yield asContent(characters.join(chunk));
       }
     } catch (thrown) {
       throw this.#failed(thrown);
