@@ -40,6 +40,8 @@ describe('JSON from outside', () => {
     const value = { input: ['fine', 'half \ud83d'] };
     const result = jsonOfDepth(5).safeParse(value);
     assert.equal(result.error?.issues[0]?.message, 'input.1 has half a character');
+    const named = jsonOfDepth(5).safeParse(JSON.parse('{"a":{"__proto__":1}}'));
+    assert.equal(named.error?.issues[0]?.message, 'a has a field that is called __proto__');
   });
 
   it('has at most so many bytes of text and so many levels', () => {

@@ -26,6 +26,8 @@ function faultIn(value: unknown, depth: number, path = 'it'): string | null {
   if (typeof value === 'string') return value.isWellFormed() ? null : `${path} has half a character`;
   if (typeof value !== 'object' || value === null || depth === 0) return null;
   for (const [key, item] of Object.entries(value)) {
+    if (key === '__proto__') return `${path} has a field that is called ${key}`;
+    if (!key.isWellFormed()) return `${path} has a field whose name has half a character`;
     const own = path === 'it' ? key : `${path}.${key}`;
     const fault = faultIn(item, depth - 1, own);
     if (fault !== null) return fault;

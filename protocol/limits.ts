@@ -208,8 +208,8 @@ export const limits = {
   maxCapabilityMessageBytes: 16 * MiB,
   /** Each has a head and a place; what has more of them packs them. */
   maxCapabilityParts: 256,
-  /** A server of models has dozens. */
-  maxCapabilityFeatures: 64,
+  /** A server of models has dozens, a cloud hundreds. */
+  maxCapabilityFeatures: 512,
   /** An answer of a model may take that long. */
   maxCapabilityTimeoutMs: 600_000,
   /** What a request takes when nobody says. */

@@ -1,7 +1,7 @@
 /** Embeddings through the mesh for clients that know nothing of it. */
 
 import type { PackedEmbeddings } from '@cocoon-mesh/ai/embeddings-payload.ts';
-import { checkEmbeddingsAnswer, maxInputs } from '@cocoon-mesh/ai/embeddings-payload.ts';
+import { checkEmbeddingsAnswer } from '@cocoon-mesh/ai/embeddings-payload.ts';
 import type { RequestCapability } from '@cocoon-mesh/capabilities';
 import type { Json } from '@cocoon-mesh/protocol';
 import { MeshError } from '@cocoon-mesh/protocol';
@@ -15,14 +15,10 @@ const embedTimeoutMs = 120_000;
 
 const tokensField = z.array(z.int().check(z.nonnegative()));
 
+/** How many inputs there may be, whoever embeds them says. */
 export const embeddingsRequestSchema = z.looseObject({
   model: z.optional(z.nullable(z.string())),
-  input: z.union([
-    z.string(),
-    z.array(z.string()).check(z.minLength(1), z.maxLength(maxInputs)),
-    tokensField.check(z.minLength(1)),
-    z.array(tokensField).check(z.minLength(1), z.maxLength(maxInputs)),
-  ]),
+  input: z.union([z.string(), z.array(z.string()), tokensField, z.array(tokensField)]),
   encoding_format: z.optional(z.nullable(z.enum(['float', 'base64']))),
   dimensions: z.optional(z.nullable(z.int().check(z.positive()))),
 });

@@ -33,7 +33,7 @@ type OllamaChatRequest = z.infer<typeof ollamaChatSchema>;
 
 export const ollamaEmbedSchema = z.looseObject({
   model: modelField,
-  input: z.union([z.string(), z.array(z.string()).check(z.minLength(1))]),
+  input: z.union([z.string(), z.array(z.string())]),
   dimensions: z.optional(z.int().check(z.positive())),
   /** Of the models' servers, which see to it themselves. */
   keep_alive: z.optional(z.unknown()),

@@ -90,6 +90,20 @@ describe('a completion out of chunks', () => {
     const strange = chunk({ extra: [{ text: 'x'.repeat(60) }] });
     await assert.rejects(gatherCompletion(list(strange, strange), 100), { code: 'bad_answer' });
     await assert.rejects(gatherCompletion(list(), 100), { code: 'bad_answer' });
+    const tooMuch = { code: 'bad_answer', message: /longer than/ };
+    const call = chunk({ tool_calls: [{ index: 0, function: { name: 'x'.repeat(60) } }] });
+    await assert.rejects(gatherCompletion(list(call, call), 100), tooMuch);
+    const calls = chunk({ tool_calls: Array.from({ length: 100 }, (_, index) => ({ index })) });
+    await assert.rejects(gatherCompletion(list(calls), 100), tooMuch);
+    const id = chunk({ tool_calls: [{ index: 0, id: 'x'.repeat(200) }] });
+    await assert.rejects(gatherCompletion(list(id), 100), tooMuch);
+    const empty = Array.from({ length: 100 }, (_, index) => ({ index, delta: {} }));
+    await assert.rejects(gatherCompletion(list({ ...chunk({}), choices: empty }), 100), tooMuch);
+    const fields = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`field${i}`, null]));
+    await assert.rejects(gatherCompletion(list(chunk(fields)), 100), tooMuch);
+    const [choice] = chunk({}).choices;
+    const besides = { ...chunk({}), choices: [{ ...choice, ...fields }] } as ChatChunk;
+    await assert.rejects(gatherCompletion(list(besides), 100), tooMuch);
   });
 
   it('comes apart again as a stream would have had it', async () => {

@@ -30,12 +30,18 @@ interface ToolCall {
   text: string;
 }
 
+/** What an answer, a call or a field takes by itself, in characters. */
+const entryLength = 64;
+
 export class GatheredChat {
   readonly #maxLength: number;
   readonly #choices = new Map<number, Choice>();
   #head: ChatChunk | null = null;
   #usage: ChatUsage | null = null;
+  /** Of the answer itself. */
   #length = 0;
+  /** With all that is empty: that takes room, too. */
+  #held = 0;
 
   constructor(maxLength: number) {
     this.#maxLength = maxLength;
@@ -48,21 +54,19 @@ export class GatheredChat {
     for (const { index, delta, finish_reason: reason, ...rest } of chunk.choices) {
       const choice = this.#choice(index);
       choice.finish_reason = reason ?? choice.finish_reason;
-      for (const [name, value] of Object.entries(rest)) {
-        this.#count(value);
-        choice.rest[name] = joined(choice.rest[name], value);
-      }
+      for (const [name, value] of Object.entries(rest)) this.#join(choice.rest, name, value);
       const { role: _role, tool_calls: toolCalls, ...more } = delta;
-      for (const [name, value] of Object.entries(more)) {
-        this.#count(value);
-        choice.message[name] = joined(choice.message[name], value);
-      }
+      for (const [name, value] of Object.entries(more)) this.#join(choice.message, name, value);
       for (const part of toolCalls ?? []) {
+        const known = choice.toolCalls.size;
         const call = toolCallAt(choice.toolCalls, part.index, part.id);
+        if (choice.toolCalls.size > known) this.#grow(entryLength);
+        if (call.id === '') this.#count(part.id);
         call.id ||= part.id ?? '';
+        this.#count(part.function?.name);
         call.name += part.function?.name ?? '';
+        this.#count(part.function?.arguments);
         call.text += part.function?.arguments ?? '';
-        this.#count(part.function?.arguments ?? '');
       }
     }
   }
@@ -85,10 +89,24 @@ export class GatheredChat {
     };
   }
 
+  #join(fields: Record<string, unknown>, name: string, value: unknown): void {
+    if (!Object.hasOwn(fields, name)) this.#grow(name.length + entryLength);
+    this.#count(value);
+    fields[name] = joined(fields[name], value);
+  }
+
   #count(value: unknown): void {
-    if (typeof value === 'string') this.#length += value.length;
-    else if (isObject(value) || Array.isArray(value)) this.#length += JSON.stringify(value).length;
-    if (this.#length > this.#maxLength)
+    let length = 0;
+    if (typeof value === 'string') length = value.length;
+    else if (isObject(value) || Array.isArray(value)) length = JSON.stringify(value).length;
+    this.#length += length;
+    this.#grow(length);
+  }
+
+  /** @throws MeshError bad_answer */
+  #grow(length: number): void {
+    this.#held += length;
+    if (this.#held > this.#maxLength)
       throw new MeshError(
         'bad_answer',
         `The answer of the model is longer than ${this.#maxLength} characters`,
@@ -98,6 +116,7 @@ export class GatheredChat {
   #choice(index: number): Choice {
     let choice = this.#choices.get(index);
     if (!choice) {
+      this.#grow(entryLength);
       choice = { finish_reason: null, message: {}, toolCalls: new Map(), rest: {} };
       this.#choices.set(index, choice);
     }

@@ -10,10 +10,13 @@ import type { ChatBackend, ModelRequest } from './chat-backend.ts';
 import { ChatModels } from './chat-models.ts';
 import { chatProtocol, chatVersion, readChatRequest, wantsStream } from './chat-payload.ts';
 import { abortError } from './llm-server.ts';
+import { WholeCharacters } from './whole-characters.ts';
 
 /** Chats that wait; each is held in memory, and whoever asks sees nothing meanwhile. */
 const maxQueued = 32;
 const maxFeatureLength = 256;
+/** Characters of all of them: every device that looks for a model is told them. */
+const maxFeaturesLength = 32 * 1024;
 
 export interface BackendProviderOptions {
   readonly backend: ChatBackend;
@@ -56,10 +59,7 @@ export class BackendChatProvider implements Provider {
     return {
       problem: null,
       warm: list.models.some(({ loaded }) => loaded),
-      features: [...tools, ...names.filter((name) => name.length <= maxFeatureLength)].slice(
-        0,
-        limits.maxCapabilityFeatures,
-      ),
+      features: fitting([...tools, ...names]),
     };
   }
 
@@ -86,10 +86,11 @@ export class BackendChatProvider implements Provider {
 
   async *#stream(call: ProviderCall): AsyncGenerator<Content> {
     const signal = AbortSignal.any([call.signal, this.#closed.signal]);
+    const characters = new WholeCharacters();
     try {
       for await (const chunk of this.#backend.stream(this.#read(call), signal)) {
         if (signal.aborted) throw abortError(signal);
-        yield asContent(chunk);
+        yield asContent(characters.join(chunk));
       }
     } catch (thrown) {
       throw this.#failed(thrown);
@@ -121,6 +122,15 @@ export class BackendChatProvider implements Provider {
       void this.#models.refresh();
     return thrown;
   }
+}
+
+/** The first that may be told. */
+function fitting(features: readonly string[]): readonly string[] {
+  let length = 0;
+  return features
+    .filter((feature) => feature.length <= maxFeatureLength)
+    .slice(0, limits.maxCapabilityFeatures)
+    .filter((feature) => (length += feature.length) <= maxFeaturesLength);
 }
 
 /** Chunks and completions are JSON: that is what they were read from. */

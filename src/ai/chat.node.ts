@@ -40,7 +40,10 @@ function backendOf(provider: string, { model, apiKey, ollamaHost, clock }: ChatP
   }
   if (isUrl(provider)) {
     const baseUrl = openAiUrl(provider);
-    if (baseUrl === null) return new NoBackend('COCOON_LLM_PROVIDER is no URL that can be asked');
+    if (baseUrl === null)
+      return new NoBackend(
+        'COCOON_LLM_PROVIDER is no URL that can be asked: there may be no user name in it',
+      );
     return new OpenAiChat({
       server: new ModelServer({ kind: 'The model server', baseUrl, apiKey }),
       clock,

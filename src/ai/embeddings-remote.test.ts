@@ -119,4 +119,22 @@ describe('embeddings of a server', () => {
     await each.provider.close();
     assert.equal(each.clock.pendingTimers, 0);
   });
+
+  it('that somebody left are not worked on until the server says which model it has', async () => {
+    await using each = await start();
+    const { clock, server, provider } = each;
+    const asked = Promise.withResolvers<void>();
+    const hanging = Promise.withResolvers<never>();
+    server.describe = async () => {
+      asked.resolve();
+      return hanging.promise;
+    };
+    clock.step(6_000);
+    const asker = new AbortController();
+    const answer = embed(provider, ['a'], { signal: asker.signal });
+    await asked.promise;
+    asker.abort(new MeshError('cancelled'));
+    await assert.rejects(answer, { code: 'cancelled' });
+    hanging.reject(new MeshError('provider_failed'));
+  });
 });

@@ -9,6 +9,7 @@ import { packVector } from '@cocoon-mesh/vectors';
 import type { BackendState, EmbeddingsBackend } from './embeddings-backend.ts';
 import { Listeners } from './embeddings-backend.ts';
 import type { EmbeddingsSpace, EmbeddingsTask } from './embeddings-payload.ts';
+import { abortError } from './llm-server.ts';
 
 /** What differs between servers. */
 export interface EmbeddingsServer {
@@ -77,7 +78,8 @@ export class RemoteEmbeddings implements EmbeddingsBackend {
 
   async embed({ texts, truncate }: EmbeddingsTask, asker: AbortSignal) {
     const signal = AbortSignal.any([asker, this.#closed.signal]);
-    if (this.#clock.monotonic() - this.#describedAt > freshMs) await this.refresh();
+    // Whoever leaves gives its place to the next at once, also where the server takes long to say what it has.
+    if (this.#clock.monotonic() - this.#describedAt > freshMs) await orAborted(this.refresh(), signal);
     const described = this.#described;
     if ('problem' in described) throw described.problem;
     const { space } = described;
@@ -155,6 +157,18 @@ export class RemoteEmbeddings implements EmbeddingsBackend {
       const said = code === 'timeout' ? `${this.#server.name} does not answer` : message;
       return { problem: new MeshError('model_unavailable', said, { cause: thrown }) };
     }
+  }
+}
+
+async function orAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  const aborted = Promise.withResolvers<never>();
+  const abort = (): void => aborted.reject(abortError(signal));
+  signal.addEventListener('abort', abort, { once: true });
+  if (signal.aborted) abort();
+  try {
+    await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
   }
 }
 

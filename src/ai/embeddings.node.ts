@@ -42,7 +42,10 @@ function backendOf(setting: string, options: EmbeddingsOptions): EmbeddingsBacke
   if (!isUrl(setting)) return new LocalEmbeddings({ folder: setting, clock });
   const [address = '', model = ''] = setting.split('#', 2);
   const baseUrl = openAiUrl(address)?.replace(/\/embeddings$/, '') ?? null;
-  if (baseUrl === null) return new NoBackend('COCOON_EMBEDDING_MODEL is no URL that can be asked');
+  if (baseUrl === null)
+    return new NoBackend(
+      'COCOON_EMBEDDING_MODEL is no URL that can be asked: there may be no user name in it',
+    );
   const server = new ModelServer({ kind: 'The model server', baseUrl, apiKey });
   const home = isThisMachine(baseUrl) ? `${device} ${baseUrl}` : baseUrl;
   return new RemoteEmbeddings(

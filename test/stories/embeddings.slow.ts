@@ -187,6 +187,20 @@ describe('a request for embeddings that cannot be served', () => {
         assert.deepEqual([asked.status, asked.code], [400, code], JSON.stringify(payload).slice(0, 80));
         assert.match(asked.said, said);
       }
+    const { model } = (await askEmbeddings(box, { input: 'x' })).result;
+    for (const path of ['/v1/embeddings', '/api/embed'])
+      for (const [input, said] of [
+        [Array(2049).fill('x'), /input: has 2049 texts, more than 2048/],
+        [[], /input: must not be empty/],
+      ] as const) {
+        const refused = await fetch(laptop.gateway + path, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${await laptop.gatewayToken()}` },
+          body: JSON.stringify({ model: `${model}@box`, input }),
+        });
+        assert.equal(refused.status, 400);
+        assert.match(await refused.text(), said, path);
+      }
     const { status, result } = await askEmbeddings(laptop, { input: ['fine', 'again'] });
     assert.deepEqual([status, result.data.length], [200, 2], 'nothing else is affected');
   });
