@@ -14,6 +14,8 @@ type Vector = NonNullable<SearchOptions['vector']>;
 
 /** Enough for batches of the model, and little enough that a cancelled fill has lost little. */
 const passagesAtOnce = 64;
+/** A slow model on a slow machine; one that takes longer does not answer at all. */
+const batchMs = 120_000;
 /** Whoever searches does not wait longer for a model that is just being loaded: their words are looked for anyway. */
 const questionMs = 2_000;
 
@@ -58,7 +60,7 @@ export class KnowledgeVectors {
         const passages = await base.chunksWithout(fingerprint, passagesAtOnce, signal);
         if (passages.length === 0) return { model: name, problem: null, embedded };
         const texts = passages.map(({ heading, text }) => `${heading}\n${text}`);
-        const vectors = await embed(provider, fingerprint, texts, signal);
+        const vectors = await this.#batch(provider, fingerprint, texts, signal);
         const stored = passages.map(({ id }, i) => ({ id, vector: vectors[i] ?? new Float32Array() }));
         await base.putVectors(fingerprint, stored, signal);
         embedded += passages.length;
@@ -90,6 +92,22 @@ export class KnowledgeVectors {
     }
   }
 
+  /** @throws MeshError timeout, and as `embed` */
+  async #batch(
+    provider: Provider,
+    fingerprint: string,
+    texts: readonly string[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Float32Array[]> {
+    const limit = deadline(this.#clock, batchMs);
+    try {
+      const either = signal ? AbortSignal.any([signal, limit.signal]) : limit.signal;
+      return await embed(provider, fingerprint, texts, either);
+    } finally {
+      limit.cancel();
+    }
+  }
+
   /** That of a model: what compares words is in the base anyway. */
   #model(): Provider | null {
     return this.#provider?.state.isStandIn === true ? null : this.#provider;
@@ -101,12 +119,12 @@ async function embed(
   provider: Provider,
   fingerprint: string,
   texts: readonly string[],
-  signal: AbortSignal | undefined,
+  signal: AbortSignal,
 ): Promise<readonly Float32Array[]> {
   const content = await provider.handle({
     payload: { input: [...texts], truncate: true },
     parts: [],
-    signal: signal ?? new AbortController().signal,
+    signal,
     session: null,
     features: [`space:${fingerprint}`],
     from: { id: '', name: 'knowledge base' },

@@ -22,6 +22,14 @@ test('what another device wrote steers no terminal, whichever way it is said', (
   for (const text of written) assert.doesNotMatch(text.replaceAll('\n', ''), /[\p{Cc}\p{Cf}]/u);
 });
 
+test('an error is one line and one of advice, whatever is in it', (t) => {
+  const write = t.mock.method(process.stderr, 'write', () => true);
+  new Output(false).error(new MeshError('internal', 'no\nok    all is well', { hint: 'a\nb' }));
+  const text = write.mock.calls[0]?.arguments[0];
+  t.mock.restoreAll();
+  assert.equal(text, 'cocoon: no?ok    all is well. (internal)\n  a?b\n');
+});
+
 test('a cell and a fact are one line, whatever is in them', () => {
   assert.equal(table(['A', 'B'], [['x\ny', evil]]), 'A    B\nx?y  a?[2J?2J?b');
   assert.equal(facts([['A', 'x\ny']]), 'A  x?y');

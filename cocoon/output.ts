@@ -45,9 +45,10 @@ export class Output {
   }
 }
 
+/** A line of somebody else's text must not look like one of ours. */
 function sentence({ code, message, hint }: MeshError): string {
   const stop = /[.!?]$/.test(message) ? '' : '.';
-  return `cocoon: ${message}${stop} (${code})${hint === '' ? '' : `\n  ${hint}`}`;
+  return `cocoon: ${printableLine(message)}${stop} (${code})${hint === '' ? '' : `\n  ${printableLine(hint)}`}`;
 }
 
 /** Columns as wide as their widest cell, two spaces apart. */

@@ -7,6 +7,7 @@ import type { Finding } from '../doctor.ts';
 import { bad, checkHome, checkIpv6, checkPortFree, checkSignalingHttp, ok, warn } from '../doctor.ts';
 import { systemClock } from '@cocoon-mesh/protocol/clock.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { printableLine } from '../terminal-text.ts';
 import { cocoonVersion } from '../version.ts';
 
 const signalingLimitMs = 5_000;
@@ -63,5 +64,5 @@ async function withoutDaemon({ home, environment }: CommandContext): Promise<Fin
 
 function findingText({ check, state, detail, hint }: Finding): string {
   const mark = { ok: 'ok  ', warn: 'WARN', fail: 'FAIL' }[state];
-  return `${mark}  ${check}: ${detail}${hint === '' ? '' : `\n      → ${hint}`}`;
+  return `${mark}  ${printableLine(`${check}: ${detail}`)}${hint === '' ? '' : `\n      → ${printableLine(hint)}`}`;
 }

@@ -4,6 +4,7 @@ import type { IncomingMessage } from 'node:http';
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import { MeshError, isErrorCode } from '@cocoon-mesh/protocol/errors.ts';
+import { limits } from '@cocoon-mesh/protocol/limits.ts';
 import type { CommandContext } from '../command-context.ts';
 import { collect } from '../command-context.ts';
 import { ControlClient } from '../control/client.ts';
@@ -60,7 +61,7 @@ export async function request(
   const body = {
     version,
     payload: streams ? payloadToStream(protocol, payload) : payload,
-    timeout_ms: parseDuration(flags.timeout ?? (streams ? '10m' : '30s')) * 1000,
+    timeout_ms: timeoutMs(flags.timeout ?? (streams ? '10m' : '30s')),
     ...(flags.preferDevice === undefined ? {} : { prefer_device: flags.preferDevice }),
     ...(flags.device === undefined ? {} : { device: flags.device }),
     ...(flags.feature ? { features: flags.feature } : {}),
@@ -88,6 +89,14 @@ export async function request(
   const waited = queueMs === 0 ? '' : `, ${queueMs} ms of it waiting`;
   if (output.terminal) output.note(`${device} answered in ${totalMs} ms${waited}${tries}.`);
   if (insteadOf) output.note(`${insteadOf.device} did not serve it: ${insteadOf.reason}.`);
+}
+
+/** @throws MeshError usage */
+function timeoutMs(text: string): number {
+  const ms = parseDuration(text) * 1000;
+  if (ms > limits.maxCapabilityTimeoutMs)
+    throw new MeshError('usage', `--timeout is at most ${limits.maxCapabilityTimeoutMs / 60_000}m`);
+  return ms;
 }
 
 /** `llm.chat@^1.0.0`. */
