@@ -42,6 +42,13 @@ describe('JSON from outside', () => {
     assert.equal(result.error?.issues[0]?.message, 'input.1 has half a character');
   });
 
+  it('has at most so many values', () => {
+    const schema = jsonOfDepth(3, 4);
+    assert.deepEqual(check(schema, { a: [1, 2] }), { a: [1, 2] });
+    assert.throws(() => check(schema, { a: [1, 2, 3] }), { code: 'bad_message' });
+    assert.throws(() => check(jsonOfDepth(3), new Array(500_000).fill(0)), { code: 'bad_message' });
+  });
+
   it('has at most so many bytes of text and so many levels', () => {
     assert.equal(jsonBytes('ü'), 4);
     check(field, 'x'.repeat(62));

@@ -747,6 +747,16 @@ describe('a bad plugin', () => {
       });
     });
 
+  it('that answers with millions of values has a bad answer, however small they are', limited, async () => {
+    const source = pluginSource('return new Array(payload).fill(0);');
+    await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
+      const [before] = await untilList(host, isRunning);
+      await assert.rejects(whole(provider, 4_000_000), { code: 'bad_answer', message: /500000 values/ });
+      assert.equal(((await whole(provider, 400_000)) as readonly Json[]).length, 400_000);
+      assert.equal(host.list()[0]?.pid, before?.pid);
+    });
+  });
+
   it('that closes its pipe is ended', limited, async () => {
     const source = `import { closeSync } from 'node:fs';
       ${pluginSource('if (payload === "close") { closeSync(3); await wait(60_000); } return payload;')}`;
