@@ -1,13 +1,13 @@
 /**
  * `npm run demo`: a mesh of three cocoons on this machine (laptop, server, gpu), each a process with a home of
- * its own, with real services to try every command on, and a friend with a mesh of her own, who may use one
+ * its own, with real services, tasks, files and capabilities to try every command on, and a friend with a mesh of her own, who may use one
  * service of the gpu. Ctrl-C ends everything and, unless COCOON_DEMO_HOME names a place to keep, leaves nothing
  * behind. `--check` starts it, tries some commands and ends.
  */
 
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { systemClock } from '@cocoon-mesh/protocol';
 import { DemoDevice } from './demo/device.ts';
 import { gitServer } from './demo/git.ts';
@@ -56,20 +56,35 @@ async function start(parts: AsyncDisposableStack): Promise<Mesh> {
   const laptop = parts.use(
     await DemoDevice.start(join(root, 'laptop'), ['up', '--port', '0', '--name', 'laptop']),
   );
-  const enroll = async (name: string, services: readonly string[]): Promise<DemoDevice> => {
+  const enroll = async (
+    name: string,
+    services: readonly string[],
+    more: readonly string[] = [],
+    environment: Readonly<Record<string, string>> = {},
+  ): Promise<DemoDevice> => {
     const token = await laptop.run('generate-token', '--expires', '5m');
-    const flags = services.flatMap((service) => ['--service', service]);
-    return parts.use(
-      await DemoDevice.start(join(root, name), ['run', '--token', '-', '--name', name, ...flags], token),
-    );
+    const flags = [...services.flatMap((service) => ['--service', service]), ...more];
+    const args = ['run', '--token', '-', '--name', name, ...flags];
+    return parts.use(await DemoDevice.start(join(root, name), args, token, environment));
   };
-  const server = await enroll('server', [
-    `notes:${notes.port}:http:/`,
-    `clock:${clock.port}`,
-    ...(git ? [`git:${git.port}`] : []),
-    ...(postgres ? [`postgres:${postgres.port}:tcp`] : []),
-  ]);
-  const gpu = await enroll('gpu', [`echo:${echo.port}:http:/health`]);
+  const server = await enroll(
+    'server',
+    [
+      `notes:${notes.port}:http:/`,
+      `clock:${clock.port}`,
+      ...(git ? [`git:${git.port}`] : []),
+      ...(postgres ? [`postgres:${postgres.port}:tcp`] : []),
+    ],
+    [],
+    // Each device keeps its tasks where it likes.
+    postgres ? { COCOON_DATABASE_URL: postgres.url } : {},
+  );
+  const gpu = await enroll(
+    'gpu',
+    [`echo:${echo.port}:http:/health`],
+    ['--plugin', project('examples/shout')],
+  );
+  await fill({ laptop, server, gpu });
   const { signaling } = laptop.ready;
   const friend = parts.use(
     await DemoDevice.start(join(root, 'friend'), ['run', '--name', 'friend', '--signaling', signaling]),
@@ -78,6 +93,18 @@ async function start(parts: AsyncDisposableStack): Promise<Mesh> {
   const token = await laptop.run('generate-token', ...narrow);
   await friend.runWith(token, 'claim', '-');
   return { laptop, server, gpu, friend, git: git !== null, postgres: postgres !== null };
+}
+
+/** Something to look at: tasks of each device, and files of one. */
+async function fill({ laptop, server, gpu }: Pick<Mesh, 'laptop' | 'server' | 'gpu'>): Promise<void> {
+  await laptop.run('tasks', 'add', '--title', 'Write the report');
+  await server.run('tasks', 'add', '--title', 'Back up the notes', '--command', 'date', '--run');
+  await gpu.run('tasks', 'add', '--title', 'Count to three', '--command', 'seq 3', '--run');
+  await server.run('kb', 'add', project('docs'));
+}
+
+function project(path: string): string {
+  return resolve(import.meta.dirname, '..', path);
 }
 
 async function demoHome(parts: AsyncDisposableStack): Promise<string> {
@@ -122,6 +149,11 @@ async function guide({ laptop, friend, git, postgres }: Mesh): Promise<string> {
       ? ['  npx cocoon forward server/postgres --port 15432 # then: psql -h 127.0.0.1 -p 15432 -U postgres']
       : []),
     ...(git ? [`  ${clone}`] : []),
+    '  npx cocoon tasks list --all                     # of all three, one of them in PostgreSQL',
+    '  npx cocoon tasks add --title Wait --command "sleep 60" --device gpu --run',
+    '  npx cocoon kb search what may a guest do        # in the files of the server',
+    '  npx cocoon request text.shout \'{"text":"hello"}\'  # a plugin of the gpu answers',
+    '  npx cocoon request embeddings \'{"input":"hello"}\'',
     '  npx cocoon services add notes:8000              # offers a port of this machine',
     '  npx cocoon generate-token --expires 10m         # for one more device',
     '  npx cocoon doctor',
@@ -170,6 +202,17 @@ async function check({ laptop, server, gpu, friend, git, postgres }: Mesh): Prom
   expect(notes?.healthy === true, 'the health of a service of another device');
   expect((await gpu.run('fetch', 'server/notes/')).includes('hello.txt'), 'fetch from gpu');
   expect((await server.run('fetch', 'gpu/echo/x')).includes('"url":"/x"'), 'fetch from server');
+  const tasks = JSON.parse(await gpu.run('tasks', 'list', '--all', '--json')) as {
+    readonly tasks: readonly { readonly device: string }[];
+  };
+  const homes = tasks.tasks.map(({ device }) => device).toSorted();
+  expect(homes.join() === 'gpu,laptop,server', `tasks: ${homes.join()}`);
+  expect(
+    (await laptop.run('kb', 'search', 'setup token')).includes('server'),
+    'search in files of the server',
+  );
+  const shouted = await laptop.run('request', 'text.shout', '{"text":"hello"}');
+  expect(shouted.includes('HELLO'), 'a capability of the gpu');
   const shared = await sharedName(friend);
   expect((await friend.run('fetch', `${shared}/echo/y`)).includes('"url":"/y"'), 'fetch of what is shared');
   console.log(`Works: 3 devices and a friend's${git ? ', git' : ''}${postgres ? ', postgres' : ''}.`);

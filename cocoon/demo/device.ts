@@ -26,10 +26,19 @@ export class DemoDevice implements AsyncDisposable {
     this.#child = child;
   }
 
-  /** @param input goes to stdin, where a token is safe from other programs */
-  static async start(home: string, args: readonly string[], input = ''): Promise<DemoDevice> {
+  /**
+   * @param input goes to stdin, where a token is safe from other programs
+   * @param environment beside that of the demo
+   */
+  static async start(
+    home: string,
+    args: readonly string[],
+    input = '',
+    environment: Readonly<Record<string, string>> = {},
+  ): Promise<DemoDevice> {
     const child = spawn(bin, [...args, '--gateway-port', '0', '--json', '--home', home], {
       stdio: ['pipe', 'pipe', 'inherit'],
+      env: { ...process.env, ...environment },
       // Ctrl-C is for the demo, which ends its devices itself and in order.
       detached: true,
     });

@@ -57,6 +57,11 @@ export class DemoPostgres implements AsyncDisposable {
     }
   }
 
+  /** For a device that keeps its tasks here. */
+  get url(): string {
+    return `postgres://postgres@127.0.0.1:${this.port}/postgres`;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child.exitCode !== null) return;
     const gone = once(this.#child, 'exit');

@@ -61,7 +61,7 @@ async function withFolder(
   return { ...(await open(folder)), release: () => rm(folder, { recursive: true, force: true }) };
 }
 
-async function embeddings(setting: string | null, long: Json | null): Promise<Case> {
+async function embeddings(setting: string | null, long: Json): Promise<Case> {
   const provider = embeddingsProvider({ setting, apiKey: null, device: 'here', clock: systemClock });
   await until(provider, ({ problem }) => problem === null);
   return caseOf(provider, { input: ['one', 'two'] }, long, { input: [1, 'x', null] });
@@ -80,14 +80,18 @@ async function chat(address: string, stream: boolean, long: object): Promise<Cas
   );
 }
 
-function caseOf(provider: Provider, good: Json, long: Json | null, bad: Json): Case {
+function caseOf(provider: Provider, good: Json, long: Json, bad: Json): Case {
   const content = (payload: Json) => ({ payload, parts: [] });
-  return { provider, good: content(good), long: long === null ? null : content(long), bad: content(bad) };
+  return { provider, good: content(good), long: content(long), bad: content(bad) };
 }
 
 const waiting = { messages: [{ role: 'user', content: 'wait' }] };
 
-providerContract('lexical embeddings', async () => ({ ...(await embeddings(null, null)) }));
+providerContract('lexical embeddings', async () => ({
+  ...(await embeddings(null, {
+    input: Array.from({ length: 2_000 }, () => 'many words of a text '.repeat(20)),
+  })),
+}));
 providerContract('embeddings of a folder', () =>
   withFolder(writeTextModel, (folder) =>
     embeddings(folder, { input: Array<string>(200).fill('a few words') }),

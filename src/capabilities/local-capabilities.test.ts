@@ -141,6 +141,22 @@ describe('a request to this device', () => {
     await first;
   });
 
+  test('goes to one with a place in its queue, and to a stand-in only where there is no other', async () => {
+    const { local } = open();
+    const hold = Promise.withResolvers<Content>();
+    const full = scriptedProvider({ limit: 1, maxQueued: 0, handle: () => hold.promise });
+    const waiting = scriptedProvider({ limit: 1, maxQueued: 4, handle: () => hold.promise });
+    const standIn = scriptedProvider({ state: { isStandIn: true } });
+    for (const provider of [standIn, full, waiting]) local.add(provider);
+    const answers = [1, 2, 3].map((payload) => last(ask(local, { payload })));
+    hold.resolve(content('held'));
+    await Promise.all(answers);
+    assert.deepEqual(
+      [standIn, full, waiting].map(({ calls }) => calls.length),
+      [0, 1, 2],
+    );
+  });
+
   test('that a provider cannot serve now says why, in the words and with the code of the provider', async () => {
     const { local } = open();
     const provider = scriptedProvider();
@@ -323,6 +339,20 @@ describe('what is told of this device', () => {
     one.change({ problem: null });
     assert.equal(local.states().length, 2);
     assert.equal(told, 5);
+  });
+
+  test('is nothing that was switched off', () => {
+    const local = new LocalCapabilities({
+      clock: new SteppedClock(),
+      disabled: ['demo.echo'],
+      log: () => undefined,
+    });
+    local.add(scriptedProvider());
+    local.add(scriptedProvider({ protocol: 'demo.other' }));
+    assert.deepEqual(
+      local.all().map(({ protocol }) => protocol),
+      ['demo.other'],
+    );
   });
 
   test('has the highest load of its providers', async () => {

@@ -231,6 +231,22 @@ describe('a stand-in', () => {
     mesh.clock.step(2_000);
     assert.equal((await answer).device, 'me');
   });
+
+  test('that is busy leaves a request to that of another device', async () => {
+    const mesh = new MeshOfProviders();
+    const full = failing(new MeshError('overloaded', 'Busy', { retryAfterMs: 1_000 }));
+    mesh.local.add(scriptedProvider({ state: { isStandIn: true }, handle: full }));
+    mesh.add('other', words());
+    assert.equal(await deviceOf(mesh), 'other');
+  });
+
+  test('asks more devices than usual whether they have the real thing', async () => {
+    const mesh = new MeshOfProviders();
+    mesh.local.add(words());
+    for (let i = 0; i < 12; i++) mesh.add(`words-${i}`, words());
+    mesh.add('real', scriptedProvider());
+    assert.equal(await deviceOf(mesh), 'real');
+  });
 });
 
 describe('what is said when several devices did not serve', () => {
@@ -404,6 +420,39 @@ describe('when a device fails', () => {
     assert.deepEqual([back.device, back.insteadOf], ['away', null]);
   });
 
+  test('by being busy or by refusing a request, that counts for nothing', async () => {
+    const mesh = new MeshOfProviders();
+    const errors = [new MeshError('overloaded', 'Busy', { retryAfterMs: 1 }), new MeshError('bad_payload')];
+    for (const error of errors) {
+      const provider = scriptedProvider({ protocol: `demo.${error.status}`, handle: failing(error) });
+      mesh.add(`box-${error.status}`, provider);
+      for (let i = 0; i < 40; i++)
+        await assert.rejects(serve(mesh, { protocol: provider.protocol }), { code: error.code });
+      assert.equal(provider.calls.length, 40);
+    }
+  });
+
+  test('with words for a terminal, its control characters are taken out', async () => {
+    const mesh = new MeshOfProviders();
+    const options = { hint: 'see\u009b2J' };
+    mesh.add(
+      'a',
+      scriptedProvider({ handle: failing(new MeshError('not_found', 'no\u001b[31m!\n', options)) }),
+    );
+    await assert.rejects(serve(mesh), { message: 'a: no [31m! ', hint: 'see 2J' });
+  });
+
+  test('in all the time there is, no other one is asked', async () => {
+    const mesh = new MeshOfProviders();
+    for (const name of ['a', 'b'])
+      mesh.add(name, scriptedProvider({ handle: ({ signal }) => untilAborted(signal) }));
+    const answer = serve(mesh, { timeoutMs: 500 });
+    for (let turns = 0; turns < 4; turns++) await turn();
+    mesh.clock.step(500);
+    await assert.rejects(answer, { code: 'timeout' });
+    assert.equal(mesh.asked.length, 1);
+  });
+
   test('or all that have it are off, that is said', async () => {
     const mesh = new MeshOfProviders();
     await assert.rejects(serve(mesh), { code: 'capability_not_found' });
@@ -441,6 +490,32 @@ describe('an asker that goes', () => {
         assert.equal(local.load, 0);
       }
     });
+
+  test('in the middle leaves no load behind at the device', async () => {
+    const mesh = new MeshOfProviders();
+    const stream = scriptedProvider({ limit: 2, handle: hanging });
+    mesh.add('a', stream);
+    mesh.add('b', scriptedProvider({ limit: 1, state: { warm: false } }));
+    for (let i = 0; i < 6; i++) {
+      for await (const _ of mesh.router.request({ ...echo, preferDevice: 'a' }).chunks) break;
+      for (let turns = 0; turns < 4; turns++) await turn();
+    }
+    for await (const _ of mesh.router.request(echo).chunks) break;
+    assert.equal(stream.calls.length, 7);
+  });
+
+  test('in the middle of the one try at a device that failed too often lets the next one try', async () => {
+    const mesh = new MeshOfProviders();
+    let handle = failing(new Error('broken'));
+    mesh.add('a', scriptedProvider({ handle: (call) => handle(call) }));
+    for (let i = 0; i < 20; i++) await assert.rejects(serve(mesh), { code: 'provider_failed' });
+    mesh.clock.step(10_000);
+    handle = hanging;
+    for await (const _ of mesh.router.request(echo).chunks) break;
+    for (let turns = 0; turns < 4; turns++) await turn();
+    handle = async () => content('well');
+    assert.equal((await serve(mesh)).payload, 'well');
+  });
 
   test('before anybody was asked asks nobody', async () => {
     const mesh = new MeshOfProviders();
