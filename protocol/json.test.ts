@@ -46,7 +46,14 @@ describe('JSON from outside', () => {
     const schema = jsonOfDepth(3, 4);
     assert.deepEqual(check(schema, { a: [1, 2] }), { a: [1, 2] });
     assert.throws(() => check(schema, { a: [1, 2, 3] }), { code: 'bad_message' });
-    assert.throws(() => check(jsonOfDepth(3), Array.from({ length: 500_000 }, () => 0)), { code: 'bad_message' });
+    assert.throws(
+      () =>
+        check(
+          jsonOfDepth(3),
+          Array.from({ length: 500_000 }, () => 0),
+        ),
+      { code: 'bad_message' },
+    );
   });
 
   it('has at most so many bytes of text and so many levels', () => {
