@@ -243,7 +243,8 @@ describe('a stand-in', () => {
   test('asks more devices than usual whether they have the real thing', async () => {
     const mesh = new MeshOfProviders();
     mesh.local.add(words());
-    for (let i = 0; i < 12; i++) mesh.add(`words-${i}`, words());
+    for (let i = 0; i < 12; i++) mesh.add(`a-${i}`, words());
+    // Of those that are not known, names decide.
     mesh.add('real', scriptedProvider());
     assert.equal(await deviceOf(mesh), 'real');
   });
@@ -496,6 +497,7 @@ describe('an asker that goes', () => {
     const stream = scriptedProvider({ limit: 2, handle: hanging });
     mesh.add('a', stream);
     mesh.add('b', scriptedProvider({ limit: 1, state: { warm: false } }));
+    await mesh.descriptions.refresh(['peer-a', 'peer-b'], 1_000);
     for (let i = 0; i < 6; i++) {
       for await (const _ of mesh.router.request({ ...echo, preferDevice: 'a' }).chunks) break;
       for (let turns = 0; turns < 4; turns++) await turn();
