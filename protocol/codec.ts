@@ -23,10 +23,13 @@ export function encode<T>(schema: Schema<T>, value: T): Bytes {
   return new Uint8Array(packr.pack(hasUndefined(checked) ? withoutUndefined(checked) : checked));
 }
 
-/** @throws MeshError message_too_large | bad_message | unsupported */
-export function decode<T>(schema: Schema<T>, bytes: Uint8Array, maxBytes: number): T {
+/**
+ * @param maxItems for messages so large that making what their bytes say would take seconds
+ * @throws MeshError message_too_large | bad_message | unsupported
+ */
+export function decode<T>(schema: Schema<T>, bytes: Uint8Array, maxBytes: number, maxItems?: number): T {
   assertSize(bytes.length, maxBytes);
-  assertPlainMsgpack(bytes);
+  assertPlainMsgpack(bytes, maxItems);
   let value: unknown;
   try {
     value = unpackr.unpack(bytes);

@@ -44,6 +44,20 @@ describe('JSON from outside', () => {
     assert.equal(named.error?.issues[0]?.message, 'a has a field that is called __proto__');
   });
 
+  it('has at most so many values', () => {
+    const schema = jsonOfDepth(3, 4);
+    assert.deepEqual(check(schema, { a: [1, 2] }), { a: [1, 2] });
+    assert.throws(() => check(schema, { a: [1, 2, 3] }), { code: 'bad_message' });
+    assert.throws(
+      () =>
+        check(
+          jsonOfDepth(3),
+          Array.from({ length: 500_000 }, () => 0),
+        ),
+      { code: 'bad_message' },
+    );
+  });
+
   it('has at most so many bytes of text and so many levels', () => {
     assert.equal(jsonBytes('ü'), 4);
     check(field, 'x'.repeat(62));

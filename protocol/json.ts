@@ -1,6 +1,7 @@
 /** JSON values from outside: any shape, but bounded in size and depth, so that nothing that walks them can be hurt. */
 
 import * as z from 'zod/mini';
+import { limits } from './limits.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
@@ -9,15 +10,25 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
  * @param maxDepth objects and lists inside each other; a plain value has none
  */
 export function jsonField(maxBytes: number, maxDepth: number): z.ZodMiniType<Json> {
-  return z.custom<Json>((value) => isJson(value, maxDepth) && jsonBytes(value) <= maxBytes, {
-    error: `not JSON of at most ${maxBytes} bytes and ${maxDepth} levels`,
-  });
+  return z.custom<Json>(
+    (value) => isJson(value, maxDepth, { left: Infinity }) && jsonBytes(value) <= maxBytes,
+    {
+      error: `not JSON of at most ${maxBytes} bytes and ${maxDepth} levels`,
+    },
+  );
 }
 
-/** As `jsonField`, where something else bounds the bytes. */
-export function jsonOfDepth(maxDepth: number): z.ZodMiniType<Json> {
-  return z.custom<Json>((value) => isJson(value, maxDepth), {
-    error: ({ input }) => faultIn(input, maxDepth) ?? `not JSON of at most ${maxDepth} levels`,
+/**
+ * As `jsonField`, where something else bounds the bytes.
+ * @param maxValues each number, text, list, …; a megabyte can be a million of them
+ */
+export function jsonOfDepth(
+  maxDepth: number,
+  maxValues: number = limits.maxCapabilityJsonValues,
+): z.ZodMiniType<Json> {
+  return z.custom<Json>((value) => isJson(value, maxDepth, { left: maxValues }), {
+    error: ({ input }) =>
+      faultIn(input, maxDepth) ?? `not JSON of at most ${maxDepth} levels and ${maxValues} values`,
   });
 }
 
@@ -40,15 +51,17 @@ export function jsonBytes(value: Json): number {
   return new TextEncoder().encode(JSON.stringify(value)).length;
 }
 
-function isJson(value: unknown, depth: number): value is Json {
+function isJson(value: unknown, depth: number, values: { left: number }): value is Json {
+  if (values.left-- <= 0) return false;
   if (value === null || typeof value === 'boolean') return true;
   // Half a character does not survive being sent.
   if (typeof value === 'string') return value.isWellFormed();
   if (typeof value === 'number') return Number.isFinite(value);
   if (typeof value !== 'object' || depth === 0) return false;
-  if (Array.isArray(value)) return value.every((item) => isJson(item, depth - 1));
+  if (Array.isArray(value)) return value.every((item) => isJson(item, depth - 1, values));
   return (
-    isPlain(value) && Object.entries(value).every(([key, item]) => isKey(key) && isJson(item, depth - 1))
+    isPlain(value) &&
+    Object.entries(value).every(([key, item]) => isKey(key) && isJson(item, depth - 1, values))
   );
 }
 

@@ -204,6 +204,10 @@ export const limits = {
   maxCapabilityJsonBytes: 4 * MiB,
   /** Schemas of tools nest. Below what a message may be nested, with room for the message around it. */
   maxCapabilityJsonDepth: 20,
+  /** Numbers, texts, lists and so on: whoever reads a million of them does nothing else for a second. */
+  maxCapabilityJsonValues: 500_000,
+  /** Of those and their keys in a message, with what stands around them. */
+  maxCapabilityMessageItems: 1_001_024,
   /** Of one message with its binary parts: 2,048 vectors of 1,536 float32, or a picture. */
   maxCapabilityMessageBytes: 16 * MiB,
   /** Each has a head and a place; what has more of them packs them. */

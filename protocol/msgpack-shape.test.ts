@@ -36,6 +36,12 @@ describe('MessagePack from outside', () => {
       refused(hex, /more items than it has bytes/);
   });
 
+  it('has at most as many items as whoever reads it says, keys and all', () => {
+    const bytes = fromHex('92 81a16101 90'.replaceAll(' ', ''));
+    assertPlainMsgpack(bytes, 4);
+    assert.throws(() => assertPlainMsgpack(bytes, 3), { ...badMessage, message: /too many items/ });
+  });
+
   it('is not nested without end', () => {
     const nested = (depth: number) => concat(new Uint8Array(depth).fill(0x91), Uint8Array.of(0));
     assertPlainMsgpack(nested(24));

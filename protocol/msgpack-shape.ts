@@ -1,6 +1,6 @@
 /**
  * A walk over MessagePack bytes before the decoder sees them: plain values only, lengths that fit the bytes,
- * bounded depth. It keeps a five-byte header from reserving gigabytes and extension types from making objects.
+ * bounded depth and number. It keeps a five-byte header from reserving gigabytes and extension types from making objects.
  * https://github.com/msgpack/msgpack/blob/master/spec.md
  */
 
@@ -8,10 +8,14 @@ import { MeshError } from './errors.ts';
 
 const maxDepth = 24;
 
-/** @throws MeshError bad_message unless `bytes` is exactly one plain MessagePack value */
-export function assertPlainMsgpack(bytes: Uint8Array): void {
+/**
+ * @param maxItems of all its lists and maps, keys counted too
+ * @throws MeshError bad_message unless `bytes` is exactly one plain MessagePack value
+ */
+export function assertPlainMsgpack(bytes: Uint8Array, maxItems = Infinity): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let offset = 0;
+  let seen = 0;
 
   function take(length: number): number {
     const at = offset;
@@ -22,6 +26,8 @@ export function assertPlainMsgpack(bytes: Uint8Array): void {
   function items(count: number, depth: number): void {
     // Every item takes at least one byte.
     if (count > bytes.length - offset) throw malformed('names more items than it has bytes');
+    seen += count;
+    if (seen > maxItems) throw malformed('has too many items');
     for (let i = 0; i < count; i++) value(depth + 1);
   }
   function value(depth: number): void {

@@ -33,6 +33,14 @@ before(async () => {
       },
     }),
   );
+  local.add(
+    scriptedProvider({
+      protocol: 'demo.long',
+      handle: async function* () {
+        for (let i = 0; i < 5; i++) yield content('x'.repeat(4 * 1024 * 1024));
+      },
+    }),
+  );
   local.add(scriptedProvider({ protocol: 'llm.chat', handle: chat }));
   home = new Home(laptop.folder);
   control = await ControlServer.start({
@@ -129,6 +137,13 @@ describe('cocoon request', () => {
     assert.deepEqual((said[2] as { result: unknown }).result, ['one', 'two']);
     const [whole] = (await run(true, {}, 'demo.count')).said as [{ device: string; result: unknown }];
     assert.deepEqual([whole.device, whole.result], ['gpu', ['one', 'two']]);
+  });
+
+  test('holds no more of a stream than one answer may be', async () => {
+    await assert.rejects(run(true, {}, 'demo.long'), { code: 'message_too_large' });
+    const { said } = await run(true, { stream: true, timeout: '20s' }, 'demo.long');
+    assert.equal(said.length, 6);
+    assert.equal((said[5] as { result: unknown }).result, null);
   });
 
   test('shows people the words of a chat, whole or as they come, and programs all of it', async () => {

@@ -74,15 +74,18 @@ export async function request(
   });
   const response = await client.send(opened, JSON.stringify(body));
   const pieces: Piece[] = [];
+  let held = 0;
   const shown = new ShownPieces(output, protocol);
-  const { source, result } = await answerOf(response, (piece) => {
-    pieces.push(piece);
+  const { source, result } = await answerOf(response, (piece, bytes) => {
+    held += bytes;
+    if (held <= limits.maxCapabilityMessageBytes) pieces.push(piece);
+    else if (!streams) throw tooLong();
+    else pieces.length = 0;
     if (streams) shown.add(piece);
   }).finally(() => shown.end());
-  const whole =
-    pieces.length === 0 || result.payload !== null ? result.payload : pieces.map(({ payload }) => payload);
+  const whole = held === 0 || result.payload !== null ? result.payload : wholeOf(pieces);
   const document = { ...source, result: whole, ...(result.parts ? { parts: result.parts } : {}) };
-  if (!streams || pieces.length === 0 || output.json) output.say(document, shownWhole(protocol, whole));
+  if (!streams || held === 0 || output.json) output.say(document, shownWhole(protocol, whole));
   if (output.json) return;
   const { device, attempts, queue_ms: queueMs, total_ms: totalMs, instead_of: insteadOf } = source;
   const tries = attempts === 1 ? '' : `, ${attempts} tries`;
@@ -97,6 +100,17 @@ function timeoutMs(text: string): number {
   if (ms > limits.maxCapabilityTimeoutMs)
     throw new MeshError('usage', `--timeout is at most ${limits.maxCapabilityTimeoutMs / 60_000}m`);
   return ms;
+}
+
+/** Null: they were too many to be held, and have been printed one by one. */
+function wholeOf(pieces: readonly Piece[]): readonly unknown[] | null {
+  return pieces.length === 0 ? null : pieces.map(({ payload }) => payload);
+}
+
+function tooLong(): MeshError {
+  return new MeshError('message_too_large', 'The stream is too long for one answer', {
+    hint: 'Read it as it comes, with --stream.',
+  });
 }
 
 /** `llm.chat@^1.0.0`. */
@@ -137,7 +151,7 @@ class ShownPieces {
 
 async function answerOf(
   response: IncomingMessage,
-  onPiece: (piece: Piece) => void,
+  onPiece: (piece: Piece, bytes: number) => void,
 ): Promise<{ readonly source: Source; readonly result: Piece }> {
   if (response.headers['content-type'] !== 'text/event-stream') {
     let text = '';
@@ -151,7 +165,7 @@ async function answerOf(
     if (line.startsWith('event: ')) name = line.slice('event: '.length);
     if (!line.startsWith('data: ')) continue;
     const data = JSON.parse(line.slice('data: '.length)) as unknown;
-    if (name === 'chunk') onPiece(data as Piece);
+    if (name === 'chunk') onPiece(data as Piece, line.length);
     if (name === 'error') throw told(data as { error: { code: string; message: string; hint?: string } });
     if (name !== 'done') continue;
     const { result, parts, ...source } = data as Source & { result: unknown; parts?: readonly string[] };

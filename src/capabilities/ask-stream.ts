@@ -79,7 +79,10 @@ async function opened(
 
 async function* answerOn(stream: Stream): AsyncGenerator<CapabilityAnswerMessage, void, undefined> {
   try {
-    yield* readMessages(stream, capabilityAnswerSchema, limits.maxCapabilityMessageBytes);
+    yield* readMessages(stream, capabilityAnswerSchema, {
+      each: limits.maxCapabilityMessageBytes,
+      items: limits.maxCapabilityMessageItems,
+    });
   } catch (thrown) {
     const { code } = toMeshError(thrown);
     if (code === 'bad_message' || code === 'message_too_large' || code === 'unsupported')

@@ -125,7 +125,7 @@ export class CapabilityServer {
       return await readSingleMessage(
         stream,
         capabilityRequestSchema,
-        limits.maxCapabilityMessageBytes,
+        { each: limits.maxCapabilityMessageBytes, items: limits.maxCapabilityMessageItems },
         patience,
       );
     } finally {

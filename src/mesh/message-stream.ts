@@ -23,7 +23,9 @@ export interface MessageLimits {
   /** Of one message. */
   readonly each: number;
   /** Of all of them, lengths included. */
-  readonly all: number;
+  readonly all?: number;
+  /** Of all lists and maps of one message. */
+  readonly items?: number;
 }
 
 /**
@@ -56,7 +58,7 @@ export async function* readMessages<T>(
   maxBytes: number | MessageLimits,
   patience?: MessagePatience,
 ): AsyncGenerator<T, void, undefined> {
-  const { each, all } = typeof maxBytes === 'number' ? { each: maxBytes, all: Infinity } : maxBytes;
+  const { each, all = Infinity, items } = typeof maxBytes === 'number' ? { each: maxBytes } : maxBytes;
   const cutter = new MessageCutter(each);
   let left = all;
   for (;;) {
@@ -65,7 +67,7 @@ export async function* readMessages<T>(
     left -= lengthBytes + message.length;
     if (left < 0)
       throw new MeshError('message_too_large', `Messages are together over their limit of ${all} bytes`);
-    yield decode(schema, message, each);
+    yield decode(schema, message, each, items);
   }
 }
 
@@ -76,7 +78,7 @@ export async function* readMessages<T>(
 export async function readSingleMessage<T>(
   stream: Stream,
   schema: Schema<T>,
-  maxBytes: number,
+  maxBytes: number | MessageLimits,
   patience?: MessagePatience,
 ): Promise<T> {
   const messages = readMessages(stream, schema, maxBytes, patience);

@@ -89,7 +89,7 @@ const advice: Readonly<Record<string, string>> = {
  */
 export function checkFields(value: unknown, path: string, folder: string): PluginFields {
   const fields = readFields(value, path);
-  const { name = nameOfFolder(folder, path), version = '0.0.0', main = null } = fields;
+  const { name = nameOfFolder(folder), version = '0.0.0', main = null } = fields;
   const { memory_mb: memoryMb, capabilities = [], settings } = fields;
   const seen = new Set<string>();
   return {
@@ -122,10 +122,14 @@ export function checkFields(value: unknown, path: string, folder: string): Plugi
   };
 }
 
-function nameOfFolder(folder: string, path: string): string {
-  const name = folder.toLowerCase();
-  if (pluginName.safeParse(name).success) return name;
-  throw bad(path, `name is missing: it is ${advice['name']}`);
+/** Of a folder `Mein Gerät`: `mein-gerat`. Whoever wants another one says so. */
+function nameOfFolder(folder: string): string {
+  const plain = folder
+    .normalize('NFKD')
+    .replaceAll(/\p{Mark}/gu, '')
+    .toLowerCase();
+  const name = plain.replaceAll(/[^a-z0-9._-]+/g, '-').replace(/^[._-]+/, '');
+  return name.slice(0, 64).replace(/[._-]+$/, '') || 'plugin';
 }
 
 function readFields(value: unknown, path: string): z.infer<typeof fieldsSchema> {

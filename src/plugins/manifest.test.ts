@@ -148,11 +148,22 @@ describe('a field of a manifest', () => {
     assert.deepEqual([name, version, capabilities], ['clock', '0.0.0', []]);
     assert.match(mainUrl, /clock\/plugin\.ts$/);
     await refused({ 'cocoon-plugin.toml': 'name = "x"' }, /main is missing/);
-    await using other = await makeFolder();
-    const odd = join(other.path, 'Odd Name');
-    await mkdir(odd);
-    await writeFiles(odd, { ...main, 'cocoon-plugin.toml': '' });
-    await assert.rejects(readManifest(odd), { code: 'bad_manifest', message: /name is missing/ });
+  });
+
+  it('name, if not said, is made of that of the folder, whatever that is', async () => {
+    await using folder = await makeFolder();
+    for (const [called, name] of [
+      ['Odd Name', 'odd-name'],
+      ['Gerät №1', 'gerat-no1'],
+      ['_x.', 'x'],
+      ['时钟', 'plugin'],
+      ['a'.repeat(100), 'a'.repeat(64)],
+    ] as const) {
+      const odd = join(folder.path, called);
+      await mkdir(odd);
+      await writeFiles(odd, { ...main, 'cocoon-plugin.toml': '' });
+      assert.equal((await readManifest(odd)).name, name);
+    }
   });
 
   it('main names a file that exists', () =>

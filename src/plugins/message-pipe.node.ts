@@ -9,6 +9,7 @@ import type { Clock, Schema } from '@cocoon-mesh/protocol';
 import { concat } from '@cocoon-mesh/protocol/bytes.ts';
 import { decode, encode } from '@cocoon-mesh/protocol/codec.ts';
 import { MeshError } from '@cocoon-mesh/protocol/errors.ts';
+import { limits } from '@cocoon-mesh/protocol/limits.ts';
 
 const lengthBytes = 4;
 /** However much comes, everybody else gets a turn after this long. */
@@ -91,7 +92,7 @@ export class MessagePipe<In, Out> {
     const until = clock.monotonic() + turnMs;
     try {
       for (let message = this.#next(); message !== null && !this.#ended; message = this.#next()) {
-        onMessage(decode(incoming, message, maxBytes), message.length);
+        onMessage(decode(incoming, message, maxBytes, limits.maxCapabilityMessageItems), message.length);
         if (this.#isUnread()) return this.#wait((go) => this.#stream.once('drain', go));
         if (clock.monotonic() >= until) return this.#wait(setImmediate);
       }

@@ -14,6 +14,8 @@ export type { Json } from '@cocoon-mesh/protocol';
 export type JsonLike = Json | object | undefined | void;
 
 export interface PluginLog {
+  /** As `info`. */
+  (message: string, fields?: Readonly<Record<string, Json>>): void;
   debug(message: string, fields?: Readonly<Record<string, Json>>): void;
   info(message: string, fields?: Readonly<Record<string, Json>>): void;
   warn(message: string, fields?: Readonly<Record<string, Json>>): void;

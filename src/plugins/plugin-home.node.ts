@@ -58,12 +58,13 @@ export class PluginHome {
     }
     if (schema === null) return values;
     const check = compileSchema(schema);
-    const problem = check.problem(values);
+    const settings = check.withDefaults(values);
+    const problem = check.problem(settings);
     if (problem !== null)
       throw new MeshError('bad_config', `${path}: ${problem}`, {
         hint: `The settings of ${name} stand in that file.`,
       });
-    return check.withDefaults(values);
+    return settings;
   }
 
   /** So that it is found at the next start too. @throws MeshError storage_failed */

@@ -44,6 +44,8 @@ export interface StartOptions {
 export type StartPluginProcess = (options: StartOptions) => PluginProcess;
 
 const entry = new URL('./child/main.node.ts', import.meta.url);
+/** A manifest needs no `type`: which kind of module a file is shows. */
+const quiet = ['--disable-warning=MODULE_TYPELESS_PACKAGE_JSON'];
 const moduleHook = new URL('./child/module-hook.node.ts', import.meta.url);
 
 /** Loading its packages, and its own `start`. */
@@ -277,7 +279,7 @@ class RunningProcess implements PluginProcess {
 }
 
 function spawnChild({ manifest, dataDir, environment }: StartOptions, run: string): ChildProcess {
-  const options = [`--max-old-space-size=${manifest.memoryMb}`, '--import', moduleHook.href];
+  const options = [`--max-old-space-size=${manifest.memoryMb}`, ...quiet, '--import', moduleHook.href];
   return spawn(process.execPath, [...options, fileURLToPath(entry)], {
     cwd: dataDir,
     env: { ...processEnvironment(environment), ...compileCache(), [runVariable]: run },

@@ -102,6 +102,7 @@ describe('a plugin', () => {
   it('answers, logs, knows its settings, its data folder and who asks', limited, async () => {
     const source = pluginSource(`
       context.log.info('worked', { on: payload });
+      context.log('said');
       return { payload, settings: context.settings, data: context.dataDir, from: context.from, cwd: process.cwd() };`);
     await withPlugin({ 'plugin.ts': source }, async ({ host, provider, logs, home }) => {
       await untilList(host, isRunning);
@@ -114,7 +115,7 @@ describe('a plugin', () => {
         cwd: data,
       });
       assert.equal((await stat(data)).mode & 0o777, 0o700);
-      assert.ok(logs.includes('worked'));
+      assert.ok(logs.includes('worked') && logs.includes('said'));
     });
   });
 
@@ -155,6 +156,53 @@ describe('a plugin', () => {
       await untilList(host, isRunning);
       assert.equal(await whole(provider, null), 'old style');
     });
+  });
+
+  it('may be what TypeScript makes of a default export for CommonJS', limited, async () => {
+    const files = {
+      'package.json': packageJson({}, { main: 'plugin.cts' }),
+      'plugin.cts': `Object.defineProperty(exports, '__esModule', { value: true });
+        exports.default = { capabilities: { 'demo.work': { handle: (text: string): string => text } } };`,
+    };
+    await withPlugin(files, async ({ host, provider }) => {
+      await untilList(host, isRunning);
+      assert.equal(await whole(provider, 'old style'), 'old style');
+    });
+  });
+
+  it('needs no `type` in its package.json, and is not told off for it', limited, async () => {
+    const files = {
+      'package.json': packageJson({}, { type: undefined }),
+      'plugin.ts': pluginSource('return payload;'),
+    };
+    await withPlugin(files, async ({ host, provider, logs }) => {
+      await untilList(host, isRunning);
+      assert.equal(await whole(provider, 1), 1);
+      await host.close();
+      assert.deepEqual(
+        logs.filter((line) => line.includes('Warning')),
+        [],
+      );
+    });
+  });
+
+  it('logs errors and dates as text', limited, async () => {
+    const fields: unknown[] = [];
+    await withPlugin(
+      {
+        'plugin.ts': pluginSource(
+          `context.log.warn('went wrong', { error: new TypeError('why'), at: new Date(0), none: undefined });`,
+        ),
+      },
+      async ({ host, provider }) => {
+        await untilList(host, isRunning);
+        await whole(provider, null);
+        assert.deepEqual(fields, [
+          { plugin: 'demo', fields: { error: 'TypeError: why', at: '1970-01-01T00:00:00.000Z' } },
+        ]);
+      },
+      { log: (level, _message, more) => void (level === 'warn' && fields.push(more)) },
+    );
   });
 
   it('is told nothing secret of the environment', limited, async () => {
@@ -405,6 +453,18 @@ describe('a plugin that asks', () => {
     );
   });
 
+  it('that is no question is told so, not that its answer is bad', limited, async () => {
+    const source = pluginSource(`
+      const codes = [];
+      for (const wanted of ['demo.none@*', { protocol: 'demo.none' }, { protocol: 'Demo', version: '*' }])
+        try { await context.requestCapability(wanted, null) } catch (error) { codes.push(error.code); }
+      return codes;`);
+    await withPlugin({ 'plugin.ts': source }, async ({ host, provider: own }) => {
+      await untilList(host, isRunning);
+      assert.deepEqual(await whole(own, null), ['bad_payload', 'bad_payload', 'bad_payload']);
+    });
+  });
+
   it('that lets such an error through has failed, and is not missing', limited, async () => {
     const source = pluginSource(
       `return context.requestCapability({ protocol: 'demo.none', version: '*' }, null)`,
@@ -483,6 +543,7 @@ describe('a bad plugin', () => {
       if (payload === 'own') throw new PluginError('not_found', 'no such thing');
       if (payload === 'foreign') throw Object.assign(new Error('I am the router'), { code: 'device_offline' });
       if (payload === 'bigint') return { count: 1n };
+      if (payload === 'unreadable') throw { message: { toString() { throw new Error('no'); } } };
       return payload;`);
     await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
       const [before] = await untilList(host, isRunning);
@@ -493,6 +554,7 @@ describe('a bad plugin', () => {
         ['own', 'not_found'],
         ['foreign', 'plugin_failed'],
         ['bigint', 'bad_answer'],
+        ['unreadable', 'plugin_failed'],
       ] as const)
         await assert.rejects(whole(provider, payload), { code }, payload);
       assert.equal(await whole(provider, 'well'), 'well');
@@ -685,6 +747,16 @@ describe('a bad plugin', () => {
         assert.equal(await whole(provider, 'well'), 'well');
       });
     });
+
+  it('that answers with millions of values has a bad answer, however small they are', limited, async () => {
+    const source = pluginSource('return new Array(payload).fill(0);');
+    await withPlugin({ 'plugin.ts': source }, async ({ host, provider }) => {
+      const [before] = await untilList(host, isRunning);
+      await assert.rejects(whole(provider, 4_000_000), { code: 'bad_answer', message: /500000 values/ });
+      assert.equal(((await whole(provider, 400_000)) as readonly Json[]).length, 400_000);
+      assert.equal(host.list()[0]?.pid, before?.pid);
+    });
+  });
 
   it('that closes its pipe is ended', limited, async () => {
     const source = `import { closeSync } from 'node:fs';

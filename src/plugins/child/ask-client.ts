@@ -62,7 +62,7 @@ export class AskClient {
       });
       signal?.addEventListener('abort', abort, { once: true });
     } catch (thrown) {
-      this.#fail(id, toMeshError(thrown, 'bad_payload'));
+      this.#fail(id, notSent(thrown));
     }
     return { device: device.promise, chunks: reader.chunks(), end: reader.end };
   };
@@ -95,4 +95,11 @@ export class AskClient {
     this.#waiting.get(id)?.over();
     this.#waiting.delete(id);
   }
+}
+
+/** Of a question, or it would look like an answer of the plugin that cannot be sent. */
+function notSent(thrown: unknown): MeshError {
+  const error = toMeshError(thrown, 'bad_payload');
+  const isOurs = error.code === 'bad_message' || error.code === 'message_too_large';
+  return isOurs ? new MeshError('bad_payload', `The question cannot be sent: ${error.message}`) : error;
 }

@@ -88,11 +88,17 @@ async function start(message: Start): Promise<void> {
     dataDir: message.data_dir,
     ...asking(asks.ask, loadCompiler),
   };
-  const module = (await import(message.main)) as { default?: unknown };
-  plugin = loadPlugin(module.default, message.capabilities);
+  plugin = loadPlugin(exportedBy(await import(message.main)), message.capabilities);
   runtime = new PluginRuntime({ plugin, served: schemas, context, send: (out) => pipe.send(out) });
   await plugin.start?.(context);
   pipe.send({ kind: 'ready', queries: Object.keys(plugin.queries ?? {}) });
+}
+
+/** What TypeScript makes of `export default` for CommonJS is `exports.default`, so one level deeper. */
+function exportedBy(module: { readonly default?: unknown }): unknown {
+  const { default: exported } = module;
+  const isModule = typeof exported === 'object' && exported !== null && !('capabilities' in exported);
+  return isModule && 'default' in exported ? exported.default : exported;
 }
 
 async function compileAll({ capabilities }: Start) {
@@ -136,18 +142,30 @@ function textOf(thrown: unknown): string {
   return thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : String(thrown);
 }
 
-const log: PluginLog = {
-  debug: (message, fields) => tell('debug', message, fields),
-  info: (message, fields) => tell('info', message, fields),
-  warn: (message, fields) => tell('warn', message, fields),
-  error: (message, fields) => tell('error', message, fields),
-};
+const logAt =
+  (level: 'debug' | 'info' | 'warn' | 'error') =>
+  (message: string, fields?: Readonly<Record<string, unknown>>): void =>
+    tell(level, message, fields);
+const log: PluginLog = Object.assign(logAt('info'), {
+  debug: logAt('debug'),
+  info: logAt('info'),
+  warn: logAt('warn'),
+  error: logAt('error'),
+});
+
+/** Errors as their text, since there is nothing in them otherwise. */
+function plainFields(fields: unknown): Json {
+  const text = JSON.stringify(fields, (_, value: unknown) =>
+    value instanceof Error ? textOf(value) : value,
+  );
+  return JSON.parse(text.toWellFormed()) as Json;
+}
 
 /** Whatever a plugin without types gives it. */
-function tell(level: 'debug' | 'info' | 'warn' | 'error', message: unknown, fields: Json = {}): void {
+function tell(level: 'debug' | 'info' | 'warn' | 'error', message: unknown, fields: unknown = {}): void {
   const text = String(message).slice(0, 1024).toWellFormed();
   try {
-    pipe.send({ kind: 'log', level, message: text, fields });
+    pipe.send({ kind: 'log', level, message: text, fields: plainFields(fields) });
   } catch {
     pipe.send({ kind: 'log', level, message: text, fields: { fields: 'could not be logged' } });
   }

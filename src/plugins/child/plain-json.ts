@@ -26,6 +26,6 @@ export function plainJson(
   if (result.success) return result.data;
   throw new MeshError(
     code,
-    `${what} cannot be sent: it has more than ${limits.maxCapabilityJsonDepth} levels, or text that is not Unicode`,
+    `${what} cannot be sent: it has more than ${limits.maxCapabilityJsonDepth} levels or ${limits.maxCapabilityJsonValues} values, or text that is not Unicode`,
   );
 }

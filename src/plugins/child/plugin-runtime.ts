@@ -199,7 +199,16 @@ function isStream(value: unknown): value is AsyncIterable<JsonLike> {
 
 const ownCodes: ReadonlySet<string> = new Set([...pluginErrorCodes, 'bad_answer']);
 
+/** Whatever was thrown: that it cannot even be read must not end the others' requests. */
 function errorOf(thrown: unknown): { code: string | null; message: string } {
+  try {
+    return readError(thrown);
+  } catch {
+    return { code: null, message: 'It threw what cannot be read' };
+  }
+}
+
+function readError(thrown: unknown): { code: string | null; message: string } {
   const { code, message } =
     typeof thrown === 'object' && thrown !== null
       ? (thrown as { code?: unknown; message?: unknown })
