@@ -23,12 +23,14 @@ test('filling ends with a reason when the model stops answering', async () => {
     useSpace: async () => undefined,
     chunksWithout: async () => [{ id: 1, heading: 'h', text: 't' }],
   } as unknown as KnowledgeBase;
-  const filled = new KnowledgeVectors(provider, clock).fill(base, undefined, () => assert.fail('stored'));
+  const progress: number[] = [];
+  const onProgress = (embedded: number): void => void progress.push(embedded);
+  const filled = new KnowledgeVectors(provider, clock).fill(base, undefined, onProgress);
   for (let turns = 0; turns < 8; turns++) await turn();
   assert.equal(provider.calls.length, 2);
   clock.step(120_000);
   const { model, problem, embedded } = await filled;
-  assert.deepEqual([model, embedded], ['m', 0]);
+  assert.deepEqual([model, embedded, progress], ['m', 0, []]);
   assert.match(problem ?? '', /too long/);
   assert.equal(clock.pendingTimers, 0);
 });
