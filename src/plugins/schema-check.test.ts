@@ -31,15 +31,22 @@ describe('a JSON Schema', () => {
     assert.deepEqual(compileSchema(schema).withDefaults({ text: 'a' }), { text: 'a', contains: 7 });
   });
 
-  it('with a rule that is not held is refused', () => {
+  it('with a rule that is not known, or lies elsewhere, is refused', () => {
     for (const rule of [
-      { type: 'array', uniqueItems: true },
-      { type: 'object', properties: { deep: { type: 'array', minContains: 1 } } },
-      { anyOf: [{ type: 'string' }, { type: 'array', contains: { type: 'string' } }] },
-      { if: { type: 'string' }, else: { minLength: 1 } },
+      { type: 'array', uniqItems: true },
+      { type: 'object', properties: { deep: { type: 'array', minContain: 1 } } },
+      { type: 'string', format: 'emial' },
       { $ref: 'https://example.org/schema' },
     ])
       assert.throws(() => compileSchema(rule), { code: 'bad_manifest' }, JSON.stringify(rule));
+  });
+
+  it('may have the name of another one, and be used again', () => {
+    const [a, b] = ['string', 'number'].map((type) =>
+      compileSchema({ $id: 'https://example.org/one', type }),
+    );
+    assert.deepEqual([a?.problem('x'), b?.problem(1)], [null, null]);
+    assert.equal(compileSchema(schema), compileSchema(schema));
   });
 
   it('that is none is refused', () => {
@@ -84,6 +91,9 @@ describe('a JSON Schema', () => {
     [{ anyOf: [{ required: ['a'] }, { required: ['b'] }] }, { b: 1 }, { c: 1 }],
     [{ oneOf: [{ type: 'number' }, { type: 'integer' }] }, 1.5, 1],
     [{ not: { type: 'string' } }, 1, 'a'],
+    [{ uniqueItems: true }, [{ a: 1 }, { a: 2 }], [{ a: 1 }, { a: 1 }]],
+    [{ contains: { type: 'string' } }, [1, 'a'], [1]],
+    [{ if: { type: 'string' }, then: { minLength: 2 }, else: { minimum: 2 } }, 'ab', 1],
     [{ type: 'string', format: 'email' }, 'anna@example.org', 'anna'],
     [{ $ref: '#/$defs/a', minLength: 3, $defs: { a: { type: 'string' } } }, 'abc', 'ab'],
     [own, { next: { next: {} } }, { next: { next: { other: 1 } } }],
