@@ -26,6 +26,9 @@ export const enginePairs: readonly (readonly [EngineName, EngineName])[] = [
 
 export const full = process.env['COCOON_TEST_FULL'] === '1';
 
+/** For stories that take long: two of werift are one another's neighbours in `test:full` only. */
+export const fewPairs = full ? enginePairs : enginePairs.filter(([near]) => near !== 'werift');
+
 export interface Finished {
   readonly code: number | null;
   readonly stdout: string;

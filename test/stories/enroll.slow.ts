@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CocoonProcess, StartError, enginePairs, enroll, meshOfTwo, sees } from './cocoon-process.ts';
+import { CocoonProcess, StartError, fewPairs, enroll, meshOfTwo, sees } from './cocoon-process.ts';
 
 interface DeviceRow {
   readonly name: string;
@@ -10,7 +10,7 @@ interface DeviceRow {
   readonly this: boolean;
 }
 
-for (const engines of enginePairs) {
+for (const engines of fewPairs) {
   describe(`a second device (${engines.join(' and ')})`, () => {
     test('enrolls with a token, appears in the list of the first within two seconds, and answers a ping', async (t) => {
       await using laptop = await CocoonProcess.start({

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import { CocoonProcess, enginePairs, enroll, meshOfTwo, sees } from './cocoon-process.ts';
+import { CocoonProcess, fewPairs, enroll, meshOfTwo, sees } from './cocoon-process.ts';
 import { bodyOf, get, open, textOf } from './gateway-client.ts';
 import { Origin, sha256Of } from './origin.ts';
 
 const MiB = 1 << 20;
 
-for (const engines of enginePairs) {
+for (const engines of fewPairs) {
   describe(`when something fails (${engines.join(' and ')})`, () => {
     let origin: Origin;
 

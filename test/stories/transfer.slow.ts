@@ -13,7 +13,7 @@ import type { TestContext } from 'node:test';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import type { CocoonProcess } from './cocoon-process.ts';
-import { enginePairs, full, meshOfTwo, sees } from './cocoon-process.ts';
+import { fewPairs, full, meshOfTwo, sees } from './cocoon-process.ts';
 import { bodyOf, get, open, textOf } from './gateway-client.ts';
 import { Origin, bytesOf, sha256Of } from './origin.ts';
 
@@ -23,7 +23,7 @@ const downloadBytes = (full ? 1024 : 96) * MiB;
 const uploadBytes = (full ? 256 : 64) * MiB;
 const memoryLimitBytes = 150 * MiB;
 
-for (const engines of enginePairs) {
+for (const engines of fewPairs) {
   describe(`between two devices (${engines.join(' and ')})`, () => {
     let laptop: CocoonProcess;
     let server: CocoonProcess;
