@@ -53,6 +53,8 @@ const readyMs = 30_000;
 /** Its own `stop`; then it is told by signals. The daemon itself has five seconds. */
 const stopMs = 3_000;
 const termMs = 500;
+/** One that left its group may hold the pipe for ever. */
+const lastWordsMs = 500;
 /** Beside V8's heap: buffers, code, native libraries. */
 const otherMemoryMb = 512;
 /** Of messages that a plugin logs itself. */
@@ -75,6 +77,7 @@ class RunningProcess implements PluginProcess {
   /** Why it is ending, when that is known before it has. */
   #reason: string | null = null;
   #stopping: Promise<void> | null = null;
+  #isOver = false;
   #strays: Promise<void> | null = null;
   #logged = 0;
   #logSpanStart = 0;
@@ -85,7 +88,7 @@ class RunningProcess implements PluginProcess {
     this.#ready.promise.catch(() => undefined);
     this.#child = spawnChild(options, this.#run);
     this.#child.once('error', (error) => this.#over(`It could not be started: ${error.message}`));
-    this.#child.once('exit', (code, signal) => this.#over(exitText(code, signal)));
+    this.#child.once('exit', (code, signal) => this.#exited(exitText(code, signal)));
     this.#pipe = new MessagePipe(this.#child.stdio[3] as Duplex, {
       clock,
       incoming: fromPluginSchema,
@@ -255,9 +258,22 @@ class RunningProcess implements PluginProcess {
     if (pid !== undefined && exitCode === null && signalCode === null) signalGroup(pid, signal);
   }
 
+  /** What it printed last may say why, and comes after the news that it is gone. */
+  #exited(how: string): void {
+    const { pid, stderr } = this.#child;
+    // Whatever it started is still in its group, and may hold what it prints to.
+    if (pid !== undefined) signalGroup(pid, 'SIGKILL');
+    if (!stderr || stderr.closed) return this.#over(how);
+    const limit = this.#options.clock.after(lastWordsMs, () => this.#over(how));
+    stderr.once('close', () => {
+      limit.cancel();
+      this.#over(how);
+    });
+  }
+
   #over(how: string): void {
-    // Whatever it started is still in its group.
-    if (this.#child.pid !== undefined) signalGroup(this.#child.pid, 'SIGKILL');
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.#health.close();
     this.#pipe.close();
     this.#child.stdio[4]?.destroy();
