@@ -38,9 +38,13 @@ async function run(model: Promise<LocalModel | null>, id: number, request: unkno
   running.set(id, controller);
   try {
     const { signal } = controller;
-    const value = await (
-      await model
-    )?.run(request, { signal, chunk: (part) => tell({ kind: 'chunk', id, value: part }) });
+    const loaded = await model;
+    // Its asker may have given it up in the same breath.
+    signal.throwIfAborted();
+    const value = await loaded?.run(request, {
+      signal,
+      chunk: (part) => tell({ kind: 'chunk', id, value: part }),
+    });
     tell({ kind: 'answer', id, value });
   } catch (thrown) {
     const error = toMeshError(thrown, 'provider_failed');
