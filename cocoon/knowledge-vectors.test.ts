@@ -25,8 +25,7 @@ test('filling ends with a reason when the model stops answering', async () => {
   } as unknown as KnowledgeBase;
   const progress: number[] = [];
   const onProgress = (embedded: number): void => void progress.push(embedded);
-  // oxlint-disable-next-line unicorn/no-array-fill-with-reference-type -- it is no array
-  const filled = new KnowledgeVectors(provider, clock).fill(base, undefined, onProgress);
+  const filled = new KnowledgeVectors(provider, clock).embedMissing(base, undefined, onProgress);
   for (let turns = 0; turns < 8; turns++) await turn();
   assert.equal(provider.calls.length, 2);
   clock.step(120_000);

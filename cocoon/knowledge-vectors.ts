@@ -42,7 +42,7 @@ export class KnowledgeVectors {
   }
 
   /** Gives all passages a vector that have none in the space of the model. Rejects only when it is cancelled. */
-  async fill(
+  async embedMissing(
     base: KnowledgeBase,
     signal: AbortSignal | undefined,
     onProgress: (embedded: number) => void,

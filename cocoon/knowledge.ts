@@ -73,7 +73,7 @@ export class Knowledge {
       sources: reports.map(({ source }) => source),
       skipped: sum(({ skipped }) => Object.values(skipped).reduce((total, count) => total + count, 0)),
       examples: reports.flatMap(({ examples }) => examples),
-      vectors: await this.#vectors.fill(base, options.signal, (embedded) =>
+      vectors: await this.#vectors.embedMissing(base, options.signal, (embedded) =>
         options.onProgress?.({ files: sum(filesOf), indexed: sum(indexedOf), embedded }),
       ),
     };
