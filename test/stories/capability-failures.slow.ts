@@ -17,8 +17,9 @@ import {
 } from '@cocoon-mesh/protocol';
 import { ask as askAt, endOf, eventsOf, offers, post as postAt, untilOffers } from './capability-client.ts';
 import type { Answer, RequestBody } from './capability-client.ts';
-import { CocoonProcess, enroll } from './cocoon-process.ts';
-import { ProviderDesk } from './provider-desk.ts';
+import { CocoonProcess } from './cocoon-process.ts';
+import type { ProviderDesk } from './provider-desk.ts';
+import { ProviderMesh } from './provider-mesh.ts';
 import { WirePeer } from './wire-peer.ts';
 
 const names = ['ape', 'bee', 'cat'];
@@ -26,43 +27,26 @@ const offered = [
   { protocol: 'demo.work', version: '1.0.0' },
   { protocol: 'demo.talk', version: '1.0.0', streams: true },
 ];
+/** Of single stories. */
 const parts = new AsyncDisposableStack();
+let mesh: ProviderMesh;
 let desk: ProviderDesk;
 let laptop: CocoonProcess;
-const providers = new Map<string, CocoonProcess>();
 
 before(async () => {
-  desk = parts.use(await ProviderDesk.start());
-  const signaling = parts.use(await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] }));
-  laptop = parts.use(
-    await CocoonProcess.start({
-      command: 'run',
-      args: ['--name', 'laptop', '--gateway-port', '0', '--signaling', signaling.signaling],
-      engine: 'libdatachannel',
-    }),
-  );
-  await Promise.all(
-    names.map(async (name) => {
-      const plugin = await desk.plugin(name, offered);
-      const provider = await enroll(laptop, { name, engine: 'libdatachannel', args: ['--plugin', plugin] });
-      providers.set(name, parts.use(provider));
-    }),
-  );
-  for (const name of names) await untilOffers(laptop, name, offers('demo.work'));
+  mesh = await ProviderMesh.start(Object.fromEntries(names.map((name) => [name, offered])));
+  ({ desk, laptop } = mesh);
 });
 
 after(async () => {
   await parts.disposeAsync();
+  await mesh?.[Symbol.asyncDispose]();
 });
 
-beforeEach(() => {
-  for (const name of names) desk.when(name);
-});
+beforeEach(() => mesh.oblige());
 
 function provider(name: string): CocoonProcess {
-  const found = providers.get(name);
-  assert.ok(found);
-  return found;
+  return mesh.provider(name);
 }
 
 async function pluginOf(name: string): Promise<number> {

@@ -9,9 +9,11 @@ import { once } from 'node:events';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { ask as askAt, eventsOf, offers, post, untilOffers } from './capability-client.ts';
 import type { Answer, CapabilityRow, RequestBody } from './capability-client.ts';
-import { CocoonProcess, begin, enroll, failure } from './cocoon-process.ts';
+import { CocoonProcess, begin, failure } from './cocoon-process.ts';
 import type { Offered } from './provider-desk.ts';
-import { ProviderDesk, aborted } from './provider-desk.ts';
+import type { ProviderDesk } from './provider-desk.ts';
+import { aborted } from './provider-desk.ts';
+import { ProviderMesh } from './provider-mesh.ts';
 
 /** How many requests each serves at once. */
 const limits = { ape: 4, bee: 2, cat: 2 };
@@ -30,44 +32,30 @@ const others: Record<string, readonly Offered[]> = {
   cat: [{ protocol: 'demo.talk', version: '1.0.0', streams: true }],
 };
 
-const parts = new AsyncDisposableStack();
+let mesh: ProviderMesh;
 let desk: ProviderDesk;
 let laptop: CocoonProcess;
-const providers = new Map<string, CocoonProcess>();
 
 before(async () => {
-  desk = parts.use(await ProviderDesk.start());
-  const signaling = parts.use(await CocoonProcess.start({ command: 'signaling', args: ['--port', '0'] }));
-  laptop = parts.use(
-    await CocoonProcess.start({
-      command: 'run',
-      args: ['--name', 'laptop', '--gateway-port', '0', '--signaling', signaling.signaling],
-      engine: 'libdatachannel',
-    }),
+  mesh = await ProviderMesh.start(
+    Object.fromEntries(
+      names.map((name) => {
+        const work = { protocol: 'demo.work', version: '1.0.0', limit: limits[name] };
+        return [name, [work, ...(others[name] ?? [])]];
+      }),
+    ),
   );
-  await Promise.all(
-    names.map(async (name) => {
-      const work = { protocol: 'demo.work', version: '1.0.0', limit: limits[name] };
-      const plugin = await desk.plugin(name, [work, ...(others[name] ?? [])]);
-      const provider = await enroll(laptop, { name, engine: 'libdatachannel', args: ['--plugin', plugin] });
-      providers.set(name, parts.use(provider));
-    }),
-  );
-  for (const name of names) await untilOffers(laptop, name, offers('demo.work'));
+  ({ desk, laptop } = mesh);
 });
 
 after(async () => {
-  await parts.disposeAsync();
+  await mesh?.[Symbol.asyncDispose]();
 });
 
-beforeEach(() => {
-  for (const name of names) desk.when(name);
-});
+beforeEach(() => mesh.oblige());
 
 function provider(name: string): CocoonProcess {
-  const found = providers.get(name);
-  assert.ok(found);
-  return found;
+  return mesh.provider(name);
 }
 
 function perDevice(served: readonly { readonly device: string | null }[]): Record<string, number> {
